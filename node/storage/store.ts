@@ -1,0 +1,158 @@
+import type { RequestId } from '../../proto/gen/kvstore.ts';
+import type { Version } from '../../model/version.ts';
+
+/**
+ * A record as the data plane sees it: a live value, or a tombstone, at one version. `bytes` is the encoded, checksummed
+ * form that log, state, peers and backups all carry unchanged (record.ts).
+ */
+export interface StoredRecord {
+  readonly version: Version;
+  readonly tombstone: boolean;
+  /** Empty for a tombstone. */
+  readonly value: Buffer;
+  /** Absolute, milliseconds since 1970; undefined: never. */
+  readonly expiresAtMs: number | undefined;
+  /** CRC-32 over key and everything else, as written. */
+  readonly checksum: number;
+  readonly bytes: Buffer;
+}
+
+/** How far a peer's log has been applied here. */
+export interface LogCursor {
+  /** Name of the peer. */
+  readonly origin: string;
+  readonly incarnation: number;
+  readonly sequence: number;
+}
+
+/** One record to apply. */
+export interface Mutation {
+  readonly key: Buffer;
+  readonly record: StoredRecord;
+  /** Minted here: the entry replicates to peers. Otherwise it came from one. */
+  readonly own: boolean;
+  readonly requestId?: RequestId;
+}
+
+/** What became of a mutation, decided synchronously against everything applied before it, synced or not. */
+export type ApplyOutcome =
+  /** Applied: its entry has this sequence. */
+  | { readonly kind: 'applied'; readonly sequence: number; readonly previous: StoredRecord | undefined }
+  /** The same version was already there: a no-op. */
+  | { readonly kind: 'same' }
+  /** A newer version was already there: a no-op. */
+  | { readonly kind: 'superseded'; readonly by: Version };
+
+/** Outcomes of one `apply`, in the order of its mutations. */
+export interface ApplyResult {
+  readonly outcomes: readonly ApplyOutcome[];
+  /**
+   * Resolves when everything the outcomes speak of is synced: the applied records, the cursor, and the records that made
+   * an outcome `same` or `superseded`. Rejects when the store has failed; the node must then stop.
+   */
+  readonly durable: Promise<void>;
+}
+
+/** A position in (partition, key) order. */
+export interface RecordPosition {
+  readonly partition: number;
+  readonly key: Buffer;
+}
+
+/** Bounds of a scan within one partition, in byte order of keys. */
+export interface KeyRange {
+  /** Exclusive lower bound. */
+  readonly after?: Buffer | undefined;
+  /** Inclusive lower bound. */
+  readonly from?: Buffer | undefined;
+  /** Exclusive upper bound. */
+  readonly before?: Buffer | undefined;
+  /** Most records to return. */
+  readonly limit: number;
+}
+
+export interface KeyedRecord {
+  readonly key: Buffer;
+  readonly record: StoredRecord;
+}
+
+/** An own entry of the log, read back for a peer. */
+export interface OwnEntry {
+  readonly sequence: number;
+  readonly key: Buffer;
+  /** The record the entry was written with. The key may have a newer one by now. */
+  readonly record: StoredRecord;
+  readonly requestId: RequestId | undefined;
+}
+
+/** A contiguous piece of the log: own entries in (after, through]; everything else in between counts as seen. */
+export interface LogSlice {
+  readonly after: number;
+  readonly through: number;
+  readonly entries: readonly OwnEntry[];
+}
+
+/** Sizes for status and metrics. */
+export interface StoreStatistics {
+  /** Records in the indexed state, tombstones and expired ones included, overlay excluded. */
+  readonly records: number;
+  readonly stateBytes: number;
+  readonly logBytes: number;
+  /** Bytes waiting for a sync, plus bytes synced but not yet checkpointed. */
+  readonly overlayBytes: number;
+}
+
+/**
+ * The records, log and metadata of one node. One writer: `apply` decides synchronously and in call order, durability
+ * follows in groups. Reads see synced records only (PROTOCOL 4, 9).
+ *
+ * Every method throws KvError UNAVAILABLE after `close` and INTERNAL after the store failed; DATA_LOSS when the stored
+ * record fails its checksum.
+ */
+export interface Store {
+  /** Number of hash partitions; fixed when the store was created. */
+  readonly partitions: number;
+
+  /** Newest record of a key, synced or not: what the next version must exceed. */
+  latest(key: Buffer): StoredRecord | undefined;
+  /** Newest synced record of a key, tombstones and expired ones included. */
+  get(key: Buffer): StoredRecord | undefined;
+  /** Applies records in order; a record not newer than what is there is a no-op (PROTOCOL 2). `cursor` becomes durable with them. */
+  apply(mutations: readonly Mutation[], cursor?: LogCursor): ApplyResult;
+  /** Records of one partition in key order, synced ones only; waits for a checkpoint first where needed. */
+  scan(partition: number, range: KeyRange): Promise<readonly KeyedRecord[]>;
+
+  /** Sequence of the newest own entry appended, synced or not; 0 when there is none. What peers must reach to be in sync. */
+  readonly head: number;
+  /** Oldest sequence that `readLog` can still resume after. */
+  readonly logStart: number;
+  /** No sequence above this one has ever been used. */
+  readonly sequenceCeiling: number;
+  /** Own entries after a sequence, bounded in bytes. Unsynced entries are included: replication runs beside the sync. */
+  readLog(after: number, maxBytes: number): Promise<LogSlice>;
+  /** Calls back whenever own entries were appended. Returns the unsubscribe function. */
+  onAppend(listener: () => void): () => void;
+  /** Lets the log drop what every peer has acknowledged through `sequence`, and what lies beyond its caps. */
+  trimLog(acknowledgedThrough: number): void;
+
+  /** Durable cursors: how far each peer's log has been applied here. */
+  cursors(): readonly LogCursor[];
+
+  /** The clock value below or at which versions may be minted without waiting. */
+  readonly clockCeilingMs: number;
+  /** Makes `wallMs` safe to mint at: resolves when a ceiling at or above it is synced (PROTOCOL 12). */
+  raiseClockCeiling(wallMs: number): Promise<void>;
+
+  /** Small named values, such as the map, kept in the state. */
+  readMeta(name: string): Buffer | undefined;
+  /** Resolves when the value is synced. */
+  writeMeta(name: string, value: Buffer): Promise<void>;
+
+  statistics(): StoreStatistics;
+  /** Resolves when everything synced so far is in the indexed state. */
+  checkpoint(): Promise<void>;
+  /** Rejects when the store fails (disk full, I/O error): the node must stop serving and exit. Never resolves before close. */
+  readonly failed: Promise<never>;
+  /** Syncs, checkpoints, marks a clean end and closes. Idempotent. */
+  close(): Promise<void>;
+}
