@@ -1,0 +1,104 @@
+import type { ClusterMap } from '../../model/cluster-map.ts';
+import type { Version } from '../../model/version.ts';
+import type { GetStatusResponse } from '../../proto/gen/admin.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
+import type { PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
+import type { PeerStream } from './transport.ts';
+
+export type Consistency = 'ONE' | 'QUORUM' | 'ALL';
+
+/** Asked of every operation. */
+export interface OperationOptions {
+  readonly consistency: Consistency;
+  /** When the caller stops waiting, by the node's monotonic clock, milliseconds. */
+  readonly deadlineMs: number;
+}
+
+export interface LiveValue {
+  readonly value: Buffer;
+  readonly version: Version;
+  readonly remainingTtlMs: number | undefined;
+}
+
+export interface PutOperation extends OperationOptions {
+  readonly key: Buffer;
+  readonly value: Buffer;
+  readonly ttlMs: number | undefined;
+  readonly requestId: RequestId | undefined;
+}
+
+export interface DeleteOperation extends OperationOptions {
+  readonly key: Buffer;
+  readonly requestId: RequestId | undefined;
+}
+
+export interface GetOperation extends OperationOptions {
+  readonly key: Buffer;
+  readonly minVersion: Version | undefined;
+}
+
+export interface ListKeysOperation extends OperationOptions {
+  readonly prefix: Buffer;
+  /** Exclusive. */
+  readonly startAfter: Buffer | undefined;
+  /** Most keys to return. */
+  readonly limit: number;
+  /** Most bytes of keys to return; at least one key comes. */
+  readonly maxBytes: number;
+}
+
+export interface KeyPage {
+  /** In byte order, live keys only. */
+  readonly keys: readonly Buffer[];
+  /** Whether there may be keys after the last one. */
+  readonly more: boolean;
+}
+
+/**
+ * The operations of clients. Arguments have been validated.
+ *
+ * Errors, as KvError: UNAVAILABLE when nothing was applied anywhere and a retry is safe; DEADLINE_EXCEEDED when the
+ * outcome is unknown ("applied on k of n"); RESOURCE_EXHAUSTED when too much is in flight; DATA_LOSS.
+ */
+export interface KeyValueEngine {
+  /** Resolves when W replicas hold the write durably. `old` is what this replica held, advisory. */
+  put(operation: PutOperation): Promise<{ version: Version; old: LiveValue | undefined }>;
+  /** Always writes a tombstone. */
+  delete(operation: DeleteOperation): Promise<{ version: Version; existed: boolean }>;
+  /** The live value, or undefined when R replicas say there is none. */
+  get(operation: GetOperation): Promise<LiveValue | undefined>;
+  listKeys(operation: ListKeysOperation): Promise<KeyPage>;
+}
+
+export interface ProposeResult {
+  readonly accepted: boolean;
+  readonly epoch: number;
+  readonly hash: string;
+  readonly message: string;
+}
+
+/** A running replica: what the RPC layer talks to. Built by node/replication/replica.ts from store, transport, clock. */
+export interface Replica {
+  readonly engine: KeyValueEngine;
+  readonly nodeId: string;
+  /** The map held now. */
+  readonly map: ClusterMap | undefined;
+  /** Undefined when ready, otherwise the reason for a person (PROTOCOL 34). */
+  readonly notReadyReason: string | undefined;
+  /** Everything the admin service reports except what only the process knows (version, uptime, disk). */
+  status(): Omit<GetStatusResponse, 'version' | 'uptimeMs' | 'diskFreeBytes' | 'diskTotalBytes' | 'ready' | 'notReadyReason'>;
+  /** Durable when it resolves with accepted=true. */
+  proposeMap(map: ClusterMap, expected: { epoch: number; hash: string }): Promise<ProposeResult>;
+  /** Takes over the answering end of a stream that a peer opened. */
+  acceptStream(stream: PeerStream): void;
+  /** Streams flushed records in (partition, key) order, first chunk with the head; for peers, backups and snapshots. */
+  streamRecords(request: PullRecordsRequest, signal: AbortSignal): AsyncIterable<RecordsChunk>;
+  /** New operations are refused with UNAVAILABLE from now on; peers are told. */
+  drain(): void;
+  /** Resolves when no operation is in flight. */
+  idle(): Promise<void>;
+  /** Rejects when the node must stop: store failure, a copy of its volume is running, retired incarnation. */
+  readonly fatal: Promise<never>;
+  /** Closes streams and timers; leaves the store to its opener. Idempotent. */
+  stop(): Promise<void>;
+}
