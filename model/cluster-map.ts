@@ -72,9 +72,10 @@ export function hashMatches(map: ClusterMap): boolean {
   return hashOf(map) === map.hash;
 }
 
-function hashOf(content: MapContent): string {
-  const { hash: _hash, ...rest } = content as ClusterMap;
-  return createHash('sha256').update(canonicalJson(rest)).digest('hex');
+function hashOf(content: MapContent & { hash?: string }): string {
+  return createHash('sha256')
+    .update(canonicalJson({ ...content, hash: undefined }))
+    .digest('hex');
 }
 
 /** JSON with sorted object keys and without undefined: equal content gives equal text on every node. */

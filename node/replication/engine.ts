@@ -86,7 +86,10 @@ export interface Replica {
   /** Undefined when ready, otherwise the reason for a person (PROTOCOL 34). */
   readonly notReadyReason: string | undefined;
   /** Everything the admin service reports except what only the process knows (version, uptime, disk). */
-  status(): Omit<GetStatusResponse, 'version' | 'uptimeMs' | 'diskFreeBytes' | 'diskTotalBytes' | 'ready' | 'notReadyReason'>;
+  status(): Omit<
+    GetStatusResponse,
+    'version' | 'uptimeMs' | 'diskFreeBytes' | 'diskTotalBytes' | 'ready' | 'notReadyReason'
+  >;
   /** Durable when it resolves with accepted=true. */
   proposeMap(map: ClusterMap, expected: { epoch: number; hash: string }): Promise<ProposeResult>;
   /** Takes over the answering end of a stream that a peer opened. */

@@ -31,7 +31,11 @@ export interface PeerTransport {
   /** Opens the stream to a peer; failures arrive as `onClose`. */
   connect(peer: PeerAddress): PeerStream;
   /** Streams a peer's records (PeerService.PullRecords). The signal ends it. */
-  pullRecords(peer: PeerAddress, request: PullRecordsRequest, signal: AbortSignal): AsyncIterable<RecordsChunk>;
+  pullRecords(
+    peer: PeerAddress,
+    request: PullRecordsRequest,
+    signal: AbortSignal,
+  ): AsyncIterable<RecordsChunk>;
 }
 
 /** Where the peers of this node may be: DNS records of the headless Service, or a fixed list. */

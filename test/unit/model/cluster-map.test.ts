@@ -1,0 +1,88 @@
+import { expect } from 'chai';
+import {
+  compareMaps,
+  hashMatches,
+  quorumOf,
+  replicasOf,
+  sealMap,
+  type MapContent,
+  type Member,
+} from '../../../model/cluster-map.ts';
+import { placeEverywhere } from '../../../model/placement.ts';
+
+function member(index: number): Member {
+  return {
+    nodeId: `kv-${index}`,
+    host: `kv-${index}`,
+    clientPort: 50051,
+    peerPort: 50052,
+    httpPort: 9090,
+    zone: '',
+    state: 'active',
+    pod: `kv-${index}`,
+  };
+}
+
+function content(overrides: Partial<MapContent> = {}): MapContent {
+  const members = [member(0), member(1), member(2)];
+  return {
+    clusterId: '0'.repeat(32),
+    namespace: 'default',
+    name: 'kv',
+    epoch: 1,
+    partitions: 8,
+    replicationFactor: 3,
+    initialised: false,
+    members,
+    retired: [],
+    assignment: placeEverywhere(members, 8, 3),
+    ...overrides,
+  };
+}
+
+describe('cluster map', () => {
+  it('has a hash of its content, whatever the order of its fields', () => {
+    const sealed = sealMap(content());
+    const reordered = sealMap(
+      Object.fromEntries(Object.entries(content()).reverse()) as unknown as MapContent,
+    );
+    expect(reordered.hash).to.equal(sealed.hash);
+    expect(hashMatches(sealed)).to.equal(true);
+    expect(hashMatches({ ...sealed, epoch: 2 })).to.equal(false);
+  });
+
+  for (const [order, overrides] of [
+    ['same', {}],
+    ['newer', { epoch: 2 }],
+    ['older', { epoch: 0 }],
+    ['conflict', { initialised: true }],
+    ['foreign', { clusterId: '1'.repeat(32), epoch: 9 }],
+  ] as const) {
+    it(`calls a map ${order} than the held one by epoch, hash and cluster`, () => {
+      expect(compareMaps(sealMap(content(overrides)), sealMap(content()))).to.equal(order);
+    });
+  }
+
+  it('takes any map when it holds none', () => {
+    expect(compareMaps(sealMap(content()), undefined)).to.equal('newer');
+  });
+
+  it('gives every member every partition, first replicas spread evenly', () => {
+    const map = sealMap(content({ partitions: 9, assignment: placeEverywhere(content().members, 9, 3) }));
+    const firsts = map.assignment.map((_, partition) =>
+      replicasOf(map, partition).map(({ nodeId }) => nodeId),
+    );
+    for (const replicas of firsts) expect(replicas.toSorted()).to.deep.equal(['kv-0', 'kv-1', 'kv-2']);
+    for (const nodeId of ['kv-0', 'kv-1', 'kv-2']) {
+      expect(firsts.filter(([first]) => first === nodeId)).to.have.length(3);
+    }
+  });
+
+  it('refuses to place more members than copies', () => {
+    expect(() => placeEverywhere([0, 1, 2, 3].map(member), 8, 3)).to.throw(RangeError, '4 members need');
+  });
+
+  it('needs a majority for a quorum', () => {
+    expect([1, 2, 3, 4, 5, 6, 7].map(quorumOf)).to.deep.equal([1, 2, 2, 3, 3, 4, 4]);
+  });
+});
