@@ -76,6 +76,8 @@ export interface PeerFrame {
     | { $case: "readReply"; value: ReadReply }
     | { $case: "repair"; value: RepairRequest }
     | { $case: "repairReply"; value: RepairReply }
+    | { $case: "list"; value: ListRequest }
+    | { $case: "listReply"; value: ListReply }
     | undefined;
 }
 
@@ -96,7 +98,7 @@ export interface Hello {
   head: number;
   /** Oldest sequence the sender's log can still resume from. */
   logStart: number;
-  /** What the sender durably holds of the recipient's log, for each incarnation of it that it knows. */
+  /** What the sender remembers of the recipient: how far it durably holds its log, for each incarnation that it knows. */
   applied: Cursor[];
   /** The sender's durable copy of how far the recipient has acknowledged the sender's log. */
   ackedByRecipient: number;
@@ -104,11 +106,24 @@ export interface Hello {
   sequenceCeiling: number;
   wallMs: number;
   features: string[];
+  /** Where the sender's incarnation began in its log: a recipient that holds nothing of it starts here. */
+  logBase: number;
+  /**
+   * Sequence of the newest own entry that the sender found in its log when it started. Entries above it that the
+   * recipient holds from an earlier start were sent before their sync and lost, or the volume was rolled back.
+   */
+  recoveredHead: number;
 }
 
 export interface Cursor {
   incarnation: number;
   sequence: number;
+  /** Start of the origin during which the cursor last moved; 0 when it is not known. */
+  bootCounter: number;
+  /** Highest sequence that the origin has announced as synced on its own disk. */
+  durableHead: number;
+  /** The entries after this one can still be given back to an origin that has lost them. */
+  tailAfter: number;
 }
 
 /** Ends the stream: says why, in words for a person and a code for the other side. */
@@ -163,6 +178,13 @@ export interface Entries {
   after: number;
   through: number;
   entries: Entry[];
+  /**
+   * `after` lies beyond the recipient's cursor, whose place the log no longer has or the recipient does not need
+   * because it pulls everything: these entries are applied and acknowledged without moving the cursor.
+   */
+  provisional: boolean;
+  /** The sender's own entries are synced on its disk through this one. */
+  durableHead: number;
 }
 
 export interface Entry {
@@ -179,6 +201,8 @@ export interface Ack {
   applied: number;
   /** Entries since the last ack whose key held a newer version here. */
   superseded: Superseded[];
+  /** Only what was sent on this stream is meant, not everything before it. */
+  provisional: boolean;
 }
 
 export interface Superseded {
@@ -194,6 +218,8 @@ export interface Heartbeat {
   accepting: boolean;
   /** Peers of the sender with a live stream, by node id. */
   connected: string[];
+  /** The sender's own entries are synced on its disk through this one. */
+  durableHead: number;
 }
 
 export interface MapUpdate {
@@ -239,14 +265,46 @@ export namespace ReadResult_Outcome {
   export type UNRECOGNIZED = typeof ReadResult_Outcome.UNRECOGNIZED;
 }
 
-/** Brings replicas up to what a quorum read found. */
+/** Brings replicas up to what a quorum read or a rebuild found. */
 export interface RepairRequest {
   id: number;
   records: KeyedRecord[];
+  /**
+   * The recipient minted these, sent them before its own sync, and lost them: it logs them again as its own, so that
+   * they reach everybody.
+   */
+  returned: boolean;
 }
 
 export interface RepairReply {
   id: number;
+}
+
+/** A page of the recipient's keys, tombstones and expired ones included, in byte order of keys over all partitions. */
+export interface ListRequest {
+  id: number;
+  prefix: Buffer;
+  /** Exclusive; empty for the beginning. */
+  startAfter: Buffer;
+  limit: number;
+  maxBytes: number;
+}
+
+export interface ListReply {
+  id: number;
+  /** Not a readable replica: nothing else counts. */
+  wrongReplica: boolean;
+  keys: ListedKey[];
+  /** There may be keys after the last one. */
+  more: boolean;
+}
+
+export interface ListedKey {
+  key: Buffer;
+  version: Version | undefined;
+  tombstone: boolean;
+  /** Absolute, milliseconds since 1970; absent: never. */
+  expiresAtMs?: number | undefined;
 }
 
 export interface KeyedRecord {
@@ -414,6 +472,12 @@ export const PeerFrame: MessageFns<PeerFrame> = {
       case "repairReply":
         RepairReply.encode(message.body.value, writer.uint32(90).fork()).join();
         break;
+      case "list":
+        ListRequest.encode(message.body.value, writer.uint32(98).fork()).join();
+        break;
+      case "listReply":
+        ListReply.encode(message.body.value, writer.uint32(106).fork()).join();
+        break;
     }
     return writer;
   },
@@ -519,6 +583,22 @@ export const PeerFrame: MessageFns<PeerFrame> = {
             message.body = { $case: "repairReply", value: RepairReply.decode(reader, reader.uint32()) };
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.body = { $case: "list", value: ListRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.body = { $case: "listReply", value: ListReply.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -549,6 +629,8 @@ function createBaseHello(): Hello {
     sequenceCeiling: 0,
     wallMs: 0,
     features: [],
+    logBase: 0,
+    recoveredHead: 0,
   };
 }
 
@@ -598,6 +680,12 @@ export const Hello: MessageFns<Hello> = {
     }
     for (const v of message.features) {
       writer.uint32(122).string(v!);
+    }
+    if (message.logBase !== 0) {
+      writer.uint32(128).uint64(message.logBase);
+    }
+    if (message.recoveredHead !== 0) {
+      writer.uint32(136).uint64(message.recoveredHead);
     }
     return writer;
   },
@@ -735,6 +823,22 @@ export const Hello: MessageFns<Hello> = {
             message.features.push(reader.string());
             continue;
           }
+          case 16: {
+            if (tag !== 128) {
+              break;
+            }
+
+            message.logBase = longToNumber(reader.uint64());
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.recoveredHead = longToNumber(reader.uint64());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -749,7 +853,7 @@ export const Hello: MessageFns<Hello> = {
 };
 
 function createBaseCursor(): Cursor {
-  return { incarnation: 0, sequence: 0 };
+  return { incarnation: 0, sequence: 0, bootCounter: 0, durableHead: 0, tailAfter: 0 };
 }
 
 export const Cursor: MessageFns<Cursor> = {
@@ -759,6 +863,15 @@ export const Cursor: MessageFns<Cursor> = {
     }
     if (message.sequence !== 0) {
       writer.uint32(16).uint64(message.sequence);
+    }
+    if (message.bootCounter !== 0) {
+      writer.uint32(24).uint64(message.bootCounter);
+    }
+    if (message.durableHead !== 0) {
+      writer.uint32(32).uint64(message.durableHead);
+    }
+    if (message.tailAfter !== 0) {
+      writer.uint32(40).uint64(message.tailAfter);
     }
     return writer;
   },
@@ -790,6 +903,30 @@ export const Cursor: MessageFns<Cursor> = {
             }
 
             message.sequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.bootCounter = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.durableHead = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.tailAfter = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -874,7 +1011,7 @@ export const Refusal: MessageFns<Refusal> = {
 };
 
 function createBaseEntries(): Entries {
-  return { after: 0, through: 0, entries: [] };
+  return { after: 0, through: 0, entries: [], provisional: false, durableHead: 0 };
 }
 
 export const Entries: MessageFns<Entries> = {
@@ -887,6 +1024,12 @@ export const Entries: MessageFns<Entries> = {
     }
     for (const v of message.entries) {
       Entry.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.provisional !== false) {
+      writer.uint32(32).bool(message.provisional);
+    }
+    if (message.durableHead !== 0) {
+      writer.uint32(40).uint64(message.durableHead);
     }
     return writer;
   },
@@ -926,6 +1069,22 @@ export const Entries: MessageFns<Entries> = {
             }
 
             message.entries.push(Entry.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.provisional = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.durableHead = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1021,7 +1180,7 @@ export const Entry: MessageFns<Entry> = {
 };
 
 function createBaseAck(): Ack {
-  return { incarnation: 0, applied: 0, superseded: [] };
+  return { incarnation: 0, applied: 0, superseded: [], provisional: false };
 }
 
 export const Ack: MessageFns<Ack> = {
@@ -1034,6 +1193,9 @@ export const Ack: MessageFns<Ack> = {
     }
     for (const v of message.superseded) {
       Superseded.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.provisional !== false) {
+      writer.uint32(32).bool(message.provisional);
     }
     return writer;
   },
@@ -1073,6 +1235,14 @@ export const Ack: MessageFns<Ack> = {
             }
 
             message.superseded.push(Superseded.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.provisional = reader.bool();
             continue;
           }
         }
@@ -1146,7 +1316,7 @@ export const Superseded: MessageFns<Superseded> = {
 };
 
 function createBaseHeartbeat(): Heartbeat {
-  return { state: 0, head: 0, wallMs: 0, accepting: false, connected: [] };
+  return { state: 0, head: 0, wallMs: 0, accepting: false, connected: [], durableHead: 0 };
 }
 
 export const Heartbeat: MessageFns<Heartbeat> = {
@@ -1165,6 +1335,9 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     }
     for (const v of message.connected) {
       writer.uint32(42).string(v!);
+    }
+    if (message.durableHead !== 0) {
+      writer.uint32(48).uint64(message.durableHead);
     }
     return writer;
   },
@@ -1220,6 +1393,14 @@ export const Heartbeat: MessageFns<Heartbeat> = {
             }
 
             message.connected.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.durableHead = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1453,7 +1634,7 @@ export const ReadResult: MessageFns<ReadResult> = {
 };
 
 function createBaseRepairRequest(): RepairRequest {
-  return { id: 0, records: [] };
+  return { id: 0, records: [], returned: false };
 }
 
 export const RepairRequest: MessageFns<RepairRequest> = {
@@ -1463,6 +1644,9 @@ export const RepairRequest: MessageFns<RepairRequest> = {
     }
     for (const v of message.records) {
       KeyedRecord.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.returned !== false) {
+      writer.uint32(24).bool(message.returned);
     }
     return writer;
   },
@@ -1494,6 +1678,14 @@ export const RepairRequest: MessageFns<RepairRequest> = {
             }
 
             message.records.push(KeyedRecord.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.returned = reader.bool();
             continue;
           }
         }
@@ -1540,6 +1732,254 @@ export const RepairReply: MessageFns<RepairReply> = {
             }
 
             message.id = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseListRequest(): ListRequest {
+  return { id: 0, prefix: Buffer.alloc(0), startAfter: Buffer.alloc(0), limit: 0, maxBytes: 0 };
+}
+
+export const ListRequest: MessageFns<ListRequest> = {
+  encode(message: ListRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.prefix.length !== 0) {
+      writer.uint32(18).bytes(message.prefix);
+    }
+    if (message.startAfter.length !== 0) {
+      writer.uint32(26).bytes(message.startAfter);
+    }
+    if (message.limit !== 0) {
+      writer.uint32(32).uint32(message.limit);
+    }
+    if (message.maxBytes !== 0) {
+      writer.uint32(40).uint32(message.maxBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.prefix = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.startAfter = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.limit = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.maxBytes = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseListReply(): ListReply {
+  return { id: 0, wrongReplica: false, keys: [], more: false };
+}
+
+export const ListReply: MessageFns<ListReply> = {
+  encode(message: ListReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.wrongReplica !== false) {
+      writer.uint32(16).bool(message.wrongReplica);
+    }
+    for (const v of message.keys) {
+      ListedKey.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.more !== false) {
+      writer.uint32(32).bool(message.more);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.wrongReplica = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.keys.push(ListedKey.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.more = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseListedKey(): ListedKey {
+  return { key: Buffer.alloc(0), version: undefined, tombstone: false, expiresAtMs: undefined };
+}
+
+export const ListedKey: MessageFns<ListedKey> = {
+  encode(message: ListedKey, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key.length !== 0) {
+      writer.uint32(10).bytes(message.key);
+    }
+    if (message.version !== undefined) {
+      Version.encode(message.version, writer.uint32(18).fork()).join();
+    }
+    if (message.tombstone !== false) {
+      writer.uint32(24).bool(message.tombstone);
+    }
+    if (message.expiresAtMs !== undefined) {
+      writer.uint32(32).uint64(message.expiresAtMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListedKey {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListedKey();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.version = Version.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.tombstone = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.expiresAtMs = longToNumber(reader.uint64());
             continue;
           }
         }
