@@ -1,0 +1,171 @@
+import {
+  type CallOptions,
+  type ChannelCredentials,
+  type ClientOptions,
+  type ClientReadableStream,
+  type ClientUnaryCall,
+  Metadata,
+  type ServiceError,
+  credentials,
+  status,
+} from '@grpc/grpc-js';
+import { abortReason } from '../common/clock.ts';
+import { type ErrorCode, KvError } from '../common/errors.ts';
+
+export { Metadata, type CallOptions, type ClientReadableStream, type ClientUnaryCall };
+
+/** Largest message accepted: a page of keys or a chunk of records with room to spare. */
+const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
+
+/** How a connection is made. */
+export interface ChannelSettings {
+  /** Name the server is addressed by, when it is dialled by an address that is not its name. */
+  readonly authority?: string | undefined;
+}
+
+/** Credentials of a connection without TLS. */
+export function plaintext(): ChannelCredentials {
+  return credentials.createInsecure();
+}
+
+/**
+ * Options shared by all connections: short reconnect delays (nodes return within seconds, and callers have their own
+ * backoff), pings that notice a vanished host, and no HTTP proxy between members of one cluster.
+ */
+export function channelOptions(settings: ChannelSettings = {}): ClientOptions {
+  return {
+    'grpc.enable_http_proxy': 0,
+    'grpc.initial_reconnect_backoff_ms': 100,
+    'grpc.min_reconnect_backoff_ms': 100,
+    'grpc.max_reconnect_backoff_ms': 1000,
+    'grpc.keepalive_time_ms': 10_000,
+    'grpc.keepalive_timeout_ms': 5000,
+    'grpc.max_receive_message_length': MAX_MESSAGE_BYTES,
+    'grpc.max_send_message_length': MAX_MESSAGE_BYTES,
+    ...(settings.authority === undefined ? {} : { 'grpc.default_authority': settings.authority }),
+  };
+}
+
+/** A call that failed: the error for the user, and what is known about the request. */
+export class CallFailure extends Error {
+  override readonly name = 'CallFailure';
+  readonly error: KvError;
+  /**
+   * `not-sent`: no connection took the request. `answered`: the server decided the status. `lost`: it was sent and the
+   * answer is missing.
+   */
+  readonly stage: 'not-sent' | 'answered' | 'lost';
+  readonly metadata: Metadata;
+
+  constructor(stage: CallFailure['stage'], error: KvError, metadata: Metadata) {
+    super(error.message, { cause: error });
+    this.stage = stage;
+    this.error = error;
+    this.metadata = metadata;
+  }
+}
+
+export interface CallSettings {
+  /** Absolute, milliseconds since 1970 by the machine's clock. */
+  readonly deadlineMs: number;
+  readonly metadata?: Metadata | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Makes one unary call.
+ *
+ * @throws CallFailure, or the signal's reason when it aborts first.
+ */
+export function callUnary<Response>(
+  start: (
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    done: (error: ServiceError | null, response: Response) => void,
+  ) => ClientUnaryCall,
+  target: string,
+  settings: CallSettings,
+): Promise<Response> {
+  const { signal } = settings;
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) {
+      reject(abortReason(signal));
+      return;
+    }
+    const onAbort = (): void => call.cancel();
+    const call = start(
+      settings.metadata ?? new Metadata(),
+      { deadline: settings.deadlineMs },
+      (error, response) => {
+        signal?.removeEventListener('abort', onAbort);
+        if (error === null) resolve(response);
+        else if (signal?.aborted === true) reject(abortReason(signal));
+        else reject(failureOf(error, call.getPeer() !== target));
+      },
+    );
+    signal?.addEventListener('abort', onAbort, { once: true });
+  });
+}
+
+/**
+ * Makes one server-streaming call and yields its messages; the stream is read no faster than it is consumed and is
+ * cancelled when the consumer stops.
+ *
+ * @throws CallFailure, or the signal's reason when it aborts first.
+ */
+export async function* callStream<Response>(
+  start: () => ClientReadableStream<Response>,
+  signal: AbortSignal,
+): AsyncGenerator<Response, void, undefined> {
+  throwIfAborted(signal);
+  const call = start();
+  // Cancelling during or after the iteration emits an error that nobody iterates over any more.
+  call.on('error', () => undefined);
+  const onAbort = (): void => call.cancel();
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    for await (const message of call) yield message as Response;
+  } catch (error) {
+    throwIfAborted(signal);
+    throw isServiceError(error) ? failureOf(error, true) : error;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    call.cancel();
+  }
+}
+
+function throwIfAborted(signal: AbortSignal): void {
+  if (signal.aborted) throw abortReason(signal);
+}
+
+function isServiceError(error: unknown): error is ServiceError {
+  return error instanceof Error && 'code' in error && 'details' in error;
+}
+
+/**
+ * A status that the server sent comes with its headers or trailers; one made up on this side (refused or lost
+ * connection, deadline) has none.
+ */
+function failureOf(error: ServiceError, sent: boolean): CallFailure {
+  const answered = Object.keys(error.metadata.getMap()).length > 0;
+  const stage = answered ? 'answered' : sent ? 'lost' : 'not-sent';
+  const code = codes[error.code] ?? 'INTERNAL';
+  return new CallFailure(stage, new KvError(code, error.details, { cause: error }), error.metadata);
+}
+
+const codes: Partial<Record<status, ErrorCode>> = {
+  [status.CANCELLED]: 'ABORTED',
+  [status.INVALID_ARGUMENT]: 'INVALID_ARGUMENT',
+  [status.DEADLINE_EXCEEDED]: 'DEADLINE_EXCEEDED',
+  [status.NOT_FOUND]: 'NOT_FOUND',
+  [status.ALREADY_EXISTS]: 'FAILED_PRECONDITION',
+  [status.PERMISSION_DENIED]: 'PERMISSION_DENIED',
+  [status.RESOURCE_EXHAUSTED]: 'RESOURCE_EXHAUSTED',
+  [status.FAILED_PRECONDITION]: 'FAILED_PRECONDITION',
+  [status.ABORTED]: 'ABORTED',
+  [status.OUT_OF_RANGE]: 'OUT_OF_RANGE',
+  [status.UNIMPLEMENTED]: 'UNIMPLEMENTED',
+  [status.UNAVAILABLE]: 'UNAVAILABLE',
+  [status.DATA_LOSS]: 'DATA_LOSS',
+  [status.UNAUTHENTICATED]: 'UNAUTHENTICATED',
+};
