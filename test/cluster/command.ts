@@ -49,22 +49,21 @@ export async function run(
   child.stdin.on('error', () => undefined);
   child.stdin.end(options.input ?? '');
 
-  let timedOut = false;
-  const timer = setTimeout(() => {
-    timedOut = true;
-    child.kill('SIGKILL');
-  }, timeoutMs);
+  const limit = AbortSignal.timeout(timeoutMs);
+  const end = (): void => void child.kill('SIGKILL');
+  limit.addEventListener('abort', end);
   try {
     const exitCode = await new Promise<number | null>((resolve, reject) => {
       child.once('error', reject);
       child.once('close', resolve);
     });
     const name = [command.split('/').at(-1), ...args.slice(0, 6)].join(' ');
-    if (timedOut) throw new CommandError(`${name} took longer than ${timeoutMs} ms`, exitCode, output);
-    if (exitCode !== 0) throw new CommandError(`${name} ended with ${exitCode ?? 'a signal'}`, exitCode, output);
+    if (limit.aborted) throw new CommandError(`${name} took longer than ${timeoutMs} ms`, exitCode, output);
+    if (exitCode !== 0)
+      throw new CommandError(`${name} ended with ${exitCode ?? 'a signal'}`, exitCode, output);
     return output.stdout;
   } finally {
-    clearTimeout(timer);
+    limit.removeEventListener('abort', end);
   }
 }
 
