@@ -1,59 +1,128 @@
 import { KvError } from '../common/errors.ts';
-import type { ClusterMap, MemberState } from '../model/cluster-map.ts';
-import { MemberState as WireState, type ClusterMap as WireMap } from '../proto/gen/kvstore.ts';
+import type { ClusterMap, Member, MemberState, Move } from '../model/cluster-map.ts';
+import {
+  MemberState as WireState,
+  type ClusterMap as WireMap,
+  type Member as WireMember,
+} from '../proto/gen/kvstore.ts';
 
-const toWire: Record<MemberState, WireState> = {
+/** Partitions are stored as 16-bit numbers. */
+const MAX_PARTITIONS = 65_536;
+const MAX_PORT = 65_535;
+
+const TO_WIRE: Readonly<Record<MemberState, WireState>> = {
   active: WireState.ACTIVE,
   draining: WireState.DRAINING,
   down: WireState.DOWN,
 };
-const fromWire = new Map<WireState, MemberState>([
+const FROM_WIRE = new Map<WireState, MemberState>([
   [WireState.ACTIVE, 'active'],
   [WireState.DRAINING, 'draining'],
   [WireState.DOWN, 'down'],
 ]);
 
-/** The cluster map as the wire carries it. */
+/** The map as messages carry it. */
 export function mapToProto(map: ClusterMap): WireMap {
   return {
-    ...map,
-    members: map.members.map((member) => ({ ...member, state: toWire[member.state] })),
+    clusterId: map.clusterId,
+    namespace: map.namespace,
+    name: map.name,
+    epoch: map.epoch,
+    hash: map.hash,
+    partitions: map.partitions,
+    replicationFactor: map.replicationFactor,
+    initialised: map.initialised,
+    members: map.members.map((member) => ({ ...member, state: TO_WIRE[member.state] })),
     retired: map.retired.map((retired) => ({ ...retired })),
     assignment: map.assignment.map((replicas) => ({ replicas: [...replicas] })),
-    moving:
-      map.moving === undefined
-        ? undefined
-        : {
-            phase: map.moving.phase,
-            partitions: map.moving.partitions.map(({ partition, oldReplicas, newReplicas }) => ({
-              partition,
-              oldReplicas: [...oldReplicas],
-              newReplicas: [...newReplicas],
-            })),
-          },
+    moving: map.moving === undefined ? undefined : moveToWire(map.moving),
+  };
+}
+
+function moveToWire(move: Move): NonNullable<WireMap['moving']> {
+  return {
+    phase: move.phase,
+    partitions: move.partitions.map(({ partition, oldReplicas, newReplicas }) => ({
+      partition,
+      oldReplicas: [...oldReplicas],
+      newReplicas: [...newReplicas],
+    })),
   };
 }
 
 /**
- * The cluster map that the wire carried. Whether its hash fits is for the one who takes it over (`hashMatches`).
+ * The map of a message, checked: sizes, indexes, names, ports and states. Whether its hash fits is for the one who takes
+ * it over (`hashMatches`).
  *
- * @throws KvError INVALID_ARGUMENT for a member state that this version does not know.
+ * @throws KvError INVALID_ARGUMENT naming the first thing that is wrong.
  */
 export function mapFromProto(wire: WireMap): ClusterMap {
-  const { moving, ...rest } = wire;
+  if (!/^[0-9a-f]{32}$/.test(wire.clusterId)) throw invalid('cluster_id is not 32 hex digits');
+  if (wire.epoch < 1) throw invalid('epoch is 0');
+  if (wire.partitions < 1 || wire.partitions > MAX_PARTITIONS) {
+    throw invalid(`${wire.partitions} partitions are not between 1 and ${MAX_PARTITIONS}`);
+  }
+  if (wire.replicationFactor < 1) throw invalid('replication_factor is 0');
+  const members = wire.members.map(memberFromWire);
+  if (new Set(members.map(({ nodeId }) => nodeId)).size !== members.length) {
+    throw invalid('two members share a name');
+  }
+  if (wire.assignment.length !== wire.partitions) {
+    throw invalid(`${wire.assignment.length} assignments for ${wire.partitions} partitions`);
+  }
   return {
-    ...rest,
-    members: wire.members.map((member) => {
-      const state = fromWire.get(member.state);
-      if (state === undefined) {
-        throw new KvError(
-          'INVALID_ARGUMENT',
-          `member ${member.nodeId} has an unknown state (${member.state})`,
-        );
-      }
-      return { ...member, state };
-    }),
-    assignment: wire.assignment.map(({ replicas }) => replicas),
-    ...(moving === undefined ? {} : { moving }),
+    clusterId: wire.clusterId,
+    namespace: wire.namespace,
+    name: wire.name,
+    epoch: wire.epoch,
+    hash: wire.hash,
+    partitions: wire.partitions,
+    replicationFactor: wire.replicationFactor,
+    initialised: wire.initialised,
+    members,
+    retired: wire.retired.map(({ nodeId, incarnation }) => ({ nodeId, incarnation })),
+    assignment: wire.assignment.map(({ replicas }, partition) =>
+      checkReplicas(replicas, members.length, partition),
+    ),
+    ...(wire.moving === undefined
+      ? {}
+      : { moving: moveFromWire(wire.moving, members.length, wire.partitions) }),
   };
+}
+
+function memberFromWire(wire: WireMember): Member {
+  const state = FROM_WIRE.get(wire.state);
+  if (wire.nodeId === '') throw invalid('a member has no name');
+  if (state === undefined) throw invalid(`member ${wire.nodeId} has unknown state ${wire.state}`);
+  for (const port of [wire.clientPort, wire.peerPort, wire.httpPort]) {
+    if (port > MAX_PORT) throw invalid(`member ${wire.nodeId} has port ${port}`);
+  }
+  const { nodeId, host, clientPort, peerPort, httpPort, zone, pod } = wire;
+  return { nodeId, host, clientPort, peerPort, httpPort, zone, state, pod };
+}
+
+function moveFromWire(wire: NonNullable<WireMap['moving']>, members: number, partitions: number): Move {
+  return {
+    phase: wire.phase,
+    partitions: wire.partitions.map(({ partition, oldReplicas, newReplicas }) => {
+      if (partition >= partitions) throw invalid(`it moves partition ${partition} of ${partitions}`);
+      return {
+        partition,
+        oldReplicas: checkReplicas(oldReplicas, members, partition),
+        newReplicas: checkReplicas(newReplicas, members, partition),
+      };
+    }),
+  };
+}
+
+function checkReplicas(replicas: readonly number[], members: number, partition: number): readonly number[] {
+  if (replicas.some((index) => index >= members))
+    throw invalid(`partition ${partition} names a member that is not there`);
+  if (new Set(replicas).size !== replicas.length)
+    throw invalid(`partition ${partition} names a member twice`);
+  return [...replicas];
+}
+
+function invalid(what: string): KvError {
+  return new KvError('INVALID_ARGUMENT', `bad cluster map: ${what}`);
 }
