@@ -1,15 +1,17 @@
 import {
   type CallOptions,
   type ChannelCredentials,
+  type Client,
   type ClientOptions,
   type ClientReadableStream,
   type ClientUnaryCall,
   Metadata,
   type ServiceError,
+  connectivityState,
   credentials,
   status,
 } from '@grpc/grpc-js';
-import { abortReason } from '../common/clock.ts';
+import { type Scheduler, abortReason } from '../common/clock.ts';
 import { type ErrorCode, KvError } from '../common/errors.ts';
 
 export { Metadata, type CallOptions, type ClientReadableStream, type ClientUnaryCall };
@@ -46,6 +48,11 @@ export function channelOptions(settings: ChannelSettings = {}): ClientOptions {
   };
 }
 
+/** Whether calls of this client go out at once. */
+export function isConnected(client: Client): boolean {
+  return client.getChannel().getConnectivityState(false) === connectivityState.READY;
+}
+
 /** A call that failed: the error for the user, and what is known about the request. */
 export class CallFailure extends Error {
   override readonly name = 'CallFailure';
@@ -70,11 +77,14 @@ export interface CallSettings {
   readonly deadlineMs: number;
   readonly metadata?: Metadata | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Gives up earlier when no connection has taken the request by then. */
+  readonly connectTimeout?: { readonly scheduler: Scheduler; readonly timeoutMs: number } | undefined;
 }
 
 /**
  * Makes one unary call.
  *
+ * @param channelTarget as the channel names it: until a call has a connection, this is what it gives as its peer.
  * @throws CallFailure, or the signal's reason when it aborts first.
  */
 export function callUnary<Response>(
@@ -83,27 +93,27 @@ export function callUnary<Response>(
     options: Partial<CallOptions>,
     done: (error: ServiceError | null, response: Response) => void,
   ) => ClientUnaryCall,
-  target: string,
+  channelTarget: string,
   settings: CallSettings,
 ): Promise<Response> {
-  const { signal } = settings;
+  const { signal, deadlineMs, connectTimeout } = settings;
   return new Promise((resolve, reject) => {
     if (signal?.aborted === true) {
       reject(abortReason(signal));
       return;
     }
     const onAbort = (): void => call.cancel();
-    const call = start(
-      settings.metadata ?? new Metadata(),
-      { deadline: settings.deadlineMs },
-      (error, response) => {
-        signal?.removeEventListener('abort', onAbort);
-        if (error === null) resolve(response);
-        else if (signal?.aborted === true) reject(abortReason(signal));
-        else reject(failureOf(error, call.getPeer() !== target));
-      },
-    );
+    const call = start(settings.metadata ?? new Metadata(), { deadline: deadlineMs }, (error, response) => {
+      signal?.removeEventListener('abort', onAbort);
+      timer?.cancel();
+      if (error === null) resolve(response);
+      else if (signal?.aborted === true) reject(abortReason(signal));
+      else reject(failureOf(error, call.getPeer() !== channelTarget));
+    });
     signal?.addEventListener('abort', onAbort, { once: true });
+    const timer = connectTimeout?.scheduler.after(connectTimeout.timeoutMs, () => {
+      if (call.getPeer() === channelTarget) call.cancel();
+    });
   });
 }
 
@@ -144,12 +154,16 @@ function isServiceError(error: unknown): error is ServiceError {
 
 /**
  * A status that the server sent comes with its headers or trailers; one made up on this side (refused or lost
- * connection, deadline) has none.
+ * connection, deadline) has none. A request that was not sent is always safe to send again.
  */
 function failureOf(error: ServiceError, sent: boolean): CallFailure {
   const answered = Object.keys(error.metadata.getMap()).length > 0;
-  const stage = answered ? 'answered' : sent ? 'lost' : 'not-sent';
+  if (!answered && !sent) {
+    const why = error.code === status.UNAVAILABLE ? error.details : 'no connection in time';
+    return new CallFailure('not-sent', new KvError('UNAVAILABLE', why, { cause: error }), error.metadata);
+  }
   const code = codes[error.code] ?? 'INTERNAL';
+  const stage = answered ? 'answered' : 'lost';
   return new CallFailure(stage, new KvError(code, error.details, { cause: error }), error.metadata);
 }
 

@@ -1,0 +1,245 @@
+import { once } from 'node:events';
+import { type AddressInfo, type Server as TcpServer, createServer } from 'node:net';
+import * as grpc from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { KvClient, type KvError } from '../../../client/kv-client.ts';
+import { type GetRequest, type GetResponse, KeyValueStoreService } from '../../../proto/gen/kvstore.ts';
+import type { PutRequest, PutResponse } from '../../../proto/gen/kvstore.ts';
+
+type Answer<Request, Response> = (
+  call: grpc.ServerUnaryCall<Request, Response>,
+  done: grpc.sendUnaryData<Response>,
+) => void;
+
+interface Script {
+  readonly put?: Answer<PutRequest, PutResponse>;
+  readonly get?: Answer<GetRequest, GetResponse>;
+}
+
+const version = { wallMs: 1_700_000_000_000, counter: 1, writer: 7 };
+const stored: Answer<PutRequest, PutResponse> = (_call, done) =>
+  done(null, { oldValue: Buffer.alloc(0), oldFound: false, version });
+const found: Answer<GetRequest, GetResponse> = (_call, done) =>
+  done(null, { value: Buffer.from('v'), found: true, version });
+const refusing = (code: grpc.status, details: string) => (_call: unknown, done: grpc.sendUnaryData<never>) =>
+  done({ code, details });
+
+/** A server that answers as scripted: for the faults that a healthy node does not produce. */
+class ScriptedNode {
+  readonly calls: string[] = [];
+  private readonly server = new grpc.Server();
+  port = 0;
+
+  static async start(script: Script): Promise<ScriptedNode> {
+    const node = new ScriptedNode();
+    const count =
+      <Request, Response>(name: string, answer: Answer<Request, Response>): Answer<Request, Response> =>
+      (call, done) => {
+        node.calls.push(name);
+        answer(call, done);
+      };
+    node.server.addService(KeyValueStoreService, {
+      put: count('put', script.put ?? stored),
+      get: count('get', script.get ?? found),
+      ping: (_call: unknown, done: grpc.sendUnaryData<object>) =>
+        done(null, { message: 'OK', nodeId: 'scripted', clusterId: '', epoch: 0, version: 'test' }),
+    });
+    node.port = await new Promise<number>((resolve, reject) => {
+      node.server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, port) => {
+        if (error === null) resolve(port);
+        else reject(error);
+      });
+    });
+    return node;
+  }
+
+  get address(): string {
+    return `127.0.0.1:${this.port}`;
+  }
+
+  stop(): void {
+    this.server.forceShutdown();
+  }
+}
+
+async function failureOf(promise: Promise<unknown>): Promise<KvError> {
+  try {
+    await promise;
+  } catch (error) {
+    return error as KvError;
+  }
+  throw new Error('it succeeded');
+}
+
+describe('the client library', () => {
+  const nodes: ScriptedNode[] = [];
+  const clients: KvClient[] = [];
+  const listeners: TcpServer[] = [];
+
+  async function start(script: Script = {}): Promise<ScriptedNode> {
+    const node = await ScriptedNode.start(script);
+    nodes.push(node);
+    return node;
+  }
+
+  /** A client that asks the endpoints in the order given. */
+  async function connect(endpoints: readonly string[], timeoutMs = 3000): Promise<KvClient> {
+    const client = await KvClient.connect({
+      endpoints,
+      timeoutMs,
+      random: { bytes: (length) => Buffer.alloc(length), fraction: () => 0 },
+    });
+    clients.push(client);
+    return client;
+  }
+
+  /** An address that nobody listens on. */
+  async function closedPort(): Promise<string> {
+    const server = createServer().listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    server.close();
+    await once(server, 'close');
+    return `127.0.0.1:${port}`;
+  }
+
+  /** An address that takes connections and never says a word. */
+  async function mutePort(): Promise<string> {
+    const server = createServer((socket) => socket.on('error', () => undefined)).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    listeners.push(server);
+    return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  }
+
+  afterEach(() => {
+    for (const client of clients.splice(0)) client.close();
+    for (const node of nodes.splice(0)) node.stop();
+    for (const listener of listeners.splice(0)) listener.close();
+  });
+
+  it('connects past an endpoint that refuses connections', async () => {
+    const node = await start();
+    const client = await connect([await closedPort(), node.address]);
+    expect((await client.ping()).nodeId).to.equal('scripted');
+  });
+
+  it('connects past an endpoint that accepts connections and stays mute', async () => {
+    const node = await start();
+    const client = await connect([await mutePort(), node.address], 800);
+    expect((await client.put('k', 'v')).version).to.deep.equal(version);
+  });
+
+  it('says UNAVAILABLE and which endpoints it tried when none answers', async () => {
+    const [a, b] = [await closedPort(), await closedPort()];
+    const error = await failureOf(KvClient.connect({ endpoints: [a, b], timeoutMs: 300 }));
+    expect(error).to.include({ code: 'UNAVAILABLE', retryable: true });
+    expect(error.message).to.contain(a).and.contain(b);
+  });
+
+  it('sends a write elsewhere when a node answers that nothing was applied', async () => {
+    const draining = await start({ put: refusing(grpc.status.UNAVAILABLE, 'draining') });
+    const healthy = await start();
+    const client = await connect([draining.address, healthy.address]);
+    await client.put('k', 'v');
+    expect(draining.calls).to.deep.equal(['put']);
+    expect(healthy.calls).to.deep.equal(['put']);
+    await client.put('k', 'v');
+    expect(draining.calls, 'stays with the one that answered').to.have.length(1);
+  });
+
+  it('retries with backoff until its time is over', async () => {
+    const node = await start({ put: refusing(grpc.status.UNAVAILABLE, 'no quorum') });
+    const client = await connect([node.address]);
+    const error = await failureOf(client.put('k', 'v', { timeoutMs: 400 }));
+    expect(error).to.include({ code: 'UNAVAILABLE', retryable: true });
+    expect(error.message).to.contain('no quorum');
+    expect(node.calls.length).to.be.within(3, 12);
+  });
+
+  it('never sends a write again when the connection is lost before the answer', async () => {
+    const dying = await start({ put: () => dying.stop() });
+    const healthy = await start();
+    const client = await connect([dying.address, healthy.address]);
+    const error = await failureOf(client.put('k', 'v'));
+    expect(error).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
+    expect(error.message).to.contain('may or may not have been applied');
+    expect(healthy.calls).to.deep.equal([]);
+  });
+
+  it('sends a read again when the connection is lost before the answer', async () => {
+    const dying = await start({ get: () => dying.stop() });
+    const healthy = await start();
+    const client = await connect([dying.address, healthy.address]);
+    expect((await client.get('k'))?.value.toString()).to.equal('v');
+  });
+
+  it('asks another node for a read that hangs', async () => {
+    const hanging = await start({ get: () => undefined });
+    const healthy = await start();
+    const client = await connect([hanging.address, healthy.address]);
+    expect((await client.get('k', { timeoutMs: 600 }))?.value.toString()).to.equal('v');
+  });
+
+  it('says that the outcome is unknown when a write gets no answer in time', async () => {
+    const hanging = await start({ put: () => undefined });
+    const client = await connect([hanging.address]);
+    const error = await failureOf(client.put('k', 'v', { timeoutMs: 200 }));
+    expect(error).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
+  });
+
+  it('passes on what a node refuses, without asking another', async () => {
+    const node = await start({ put: refusing(grpc.status.INVALID_ARGUMENT, 'the key is empty') });
+    const healthy = await start();
+    const client = await connect([node.address, healthy.address]);
+    const error = await failureOf(client.put('', 'v'));
+    expect(error).to.include({ code: 'INVALID_ARGUMENT', retryable: false, message: 'the key is empty' });
+    expect(healthy.calls).to.deep.equal([]);
+  });
+
+  it('ends an operation with the reason of its signal', async () => {
+    const hanging = await start({ put: () => undefined });
+    const client = await connect([hanging.address]);
+    const controller = new AbortController();
+    const reason = new Error('the user left');
+    const put = failureOf(client.put('k', 'v', { signal: controller.signal }));
+    controller.abort(reason);
+    expect(await put).to.equal(reason);
+    expect(await failureOf(client.get('k', { signal: AbortSignal.abort(reason) }))).to.equal(reason);
+  });
+
+  it('ends the wait between retries with the reason of its signal', async () => {
+    const client = await connect([(await start({ get: refusing(grpc.status.UNAVAILABLE, 'no') })).address]);
+    const reason = new Error('the user left');
+    const controller = new AbortController();
+    const get = failureOf(client.get('k', { signal: controller.signal, timeoutMs: 60_000 }));
+    while ((nodes[0]?.calls.length ?? 0) < 4) await new Promise((resolve) => setImmediate(resolve));
+    controller.abort(reason);
+    expect(await get).to.equal(reason);
+  });
+
+  it('closes more than once and refuses operations afterwards', async () => {
+    const node = await start();
+    const client = await connect([node.address]);
+    client.close();
+    client.close();
+    expect(await failureOf(client.get('k'))).to.include({ code: 'FAILED_PRECONDITION' });
+  });
+
+  it('returns to a node that has restarted', async () => {
+    const node = await start();
+    const client = await connect([node.address]);
+    await client.get('k');
+    node.stop();
+    expect(await failureOf(client.get('k', { timeoutMs: 150 }))).to.include({ code: 'UNAVAILABLE' });
+    const server = new grpc.Server();
+    server.addService(KeyValueStoreService, { get: found });
+    await new Promise((resolve) => {
+      server.bindAsync(node.address, grpc.ServerCredentials.createInsecure(), resolve);
+    });
+    try {
+      expect((await client.get('k'))?.value.toString()).to.equal('v');
+    } finally {
+      server.forceShutdown();
+    }
+  });
+});
