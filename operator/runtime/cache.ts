@@ -1,0 +1,114 @@
+import type { Clock, Scheduler } from '../../common/clock.ts';
+import type { Logger } from '../../common/log.ts';
+import type { Random } from '../../common/random.ts';
+import type { KubernetesApi, KubernetesObject } from './api.ts';
+import { Informer } from './informer.ts';
+import { type Resource, resources } from './resource.ts';
+
+/** Kinds that are watched. Secrets are not: to watch some means the right to read all. */
+export const watchedKinds = [
+  'kvClusters',
+  'statefulSets',
+  'services',
+  'configMaps',
+  'podDisruptionBudgets',
+  'cronJobs',
+  'jobs',
+  'pods',
+  'volumeClaims',
+] as const satisfies (keyof typeof resources)[];
+
+export type WatchedKind = (typeof watchedKinds)[number];
+
+export interface CacheOptions {
+  readonly api: KubernetesApi;
+  /** Empty: all namespaces. */
+  readonly namespaces: readonly string[];
+  /** For every kind but KVClusters. */
+  readonly labelSelector: string;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+  readonly log: Logger;
+  /** An object may have changed. */
+  readonly onChange: (kind: WatchedKind, object: KubernetesObject) => void;
+}
+
+/** Copies of everything that the operator owns or looks at, one informer for each kind and namespace. */
+export class Cache {
+  private readonly informers: ReadonlyMap<WatchedKind, ReadonlyMap<string, Informer>>;
+  private readonly clusterWide: boolean;
+
+  constructor(options: CacheOptions) {
+    this.clusterWide = options.namespaces.length === 0;
+    const scopes = this.clusterWide ? [undefined] : options.namespaces;
+    this.informers = new Map(
+      watchedKinds.map((kind) => [
+        kind,
+        new Map(scopes.map((namespace) => [namespace ?? '', informerOf(kind, namespace, options)])),
+      ]),
+    );
+  }
+
+  /** Whether every kind has been read once. */
+  get hasSynced(): boolean {
+    return this.all().every((informer) => informer.hasSynced);
+  }
+
+  /** Keeps the copies current until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    await Promise.all(this.all().map((informer) => informer.run(signal)));
+  }
+
+  get<T extends KubernetesObject>(kind: WatchedKind, namespace: string, name: string): T | undefined {
+    return this.scope(kind, namespace)?.get(namespace, name) as T | undefined;
+  }
+
+  /** Objects of a namespace that carry all these labels. */
+  list<T extends KubernetesObject>(
+    kind: WatchedKind,
+    namespace: string,
+    labels: Readonly<Record<string, string>>,
+  ): readonly T[] {
+    const wanted = Object.entries(labels);
+    const objects = this.scope(kind, namespace)?.list() ?? [];
+    return objects.filter(
+      ({ metadata }) =>
+        metadata.namespace === namespace &&
+        wanted.every(([label, value]) => metadata.labels?.[label] === value),
+    ) as readonly KubernetesObject[] as readonly T[];
+  }
+
+  /** Resolves when the copy of an object satisfies `seen`, or after a while with a warning. */
+  async waitUntil(
+    kind: WatchedKind,
+    namespace: string,
+    name: string,
+    seen: (object: KubernetesObject | undefined) => boolean,
+  ): Promise<void> {
+    await this.scope(kind, namespace)?.waitUntil(namespace, name, seen);
+  }
+
+  private scope(kind: WatchedKind, namespace: string): Informer | undefined {
+    return this.informers.get(kind)?.get(this.clusterWide ? '' : namespace);
+  }
+
+  private all(): readonly Informer[] {
+    return [...this.informers.values()].flatMap((scopes) => [...scopes.values()]);
+  }
+}
+
+function informerOf(kind: WatchedKind, namespace: string | undefined, options: CacheOptions): Informer {
+  const resource: Resource = resources[kind];
+  return new Informer({
+    api: options.api,
+    resource,
+    namespace,
+    labelSelector: kind === 'kvClusters' ? undefined : options.labelSelector,
+    clock: options.clock,
+    scheduler: options.scheduler,
+    random: options.random,
+    log: options.log,
+    onChange: (object) => options.onChange(kind, object),
+  });
+}
