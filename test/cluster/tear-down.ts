@@ -1,4 +1,5 @@
 import { existsSync, rmdirSync, rmSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { podProcesses, removePodGroups } from './cgroups.ts';
 import { run, runOrEmpty } from './command.ts';
@@ -19,6 +20,16 @@ import { ownLoopDevices } from './loop-devices.ts';
 import { processRunning, startedProcesses, stopProcess } from './processes.ts';
 
 const settleMs = 10_000;
+/** Directories that the container runtime makes at fixed places, inner ones first. */
+const madeOutside = [
+  containerLogLinks,
+  networkResults,
+  dirname(networkResults),
+  '/run/containerd/runc/k8s.io',
+  '/run/containerd/runc',
+  '/run/containerd/s',
+  '/run/containerd',
+];
 
 /**
  * Takes the cluster down, whatever state it is in, also one that was interrupted while it was raised. The kernel frees
@@ -35,7 +46,8 @@ export async function tearDown(): Promise<void> {
     ),
   );
   if (processRunning('containerd')) await removeContainers();
-  await Promise.all(startedProcesses().map((name) => stopProcess(name)));
+  // The API server would drain its watches for longer than anybody waits.
+  await Promise.all(startedProcesses().map((name) => stopProcess(name, 500)));
   for (const pid of [...ownProcesses(), ...podProcesses()]) kill(pid);
   await removeRules();
   restoreKernelSettings();
@@ -68,7 +80,7 @@ async function removeFromKernelAndDisk(): Promise<void> {
   for (const { device } of await ownLoopDevices()) await runOrEmpty('losetup', ['--detach', device]);
   removePodGroups();
   for (const path of [...ownContainerLogLinks(), ...ownNetworkResults()]) rmSync(path, { force: true });
-  for (const folder of [containerLogLinks, networkResults]) removeIfEmpty(folder);
+  for (const folder of madeOutside) removeIfEmpty(folder);
   // Not across a mount that could not be removed: rm itself refuses what is busy.
   if (ownMounts().length === 0) await run('rm', ['--recursive', '--force', '--one-file-system', stateDir]);
 }
