@@ -2,7 +2,7 @@
  * `npm run build`: compiles to dist/, and fills build/image, the build context of deploy/Dockerfile, with what the
  * image holds. Writes the digest of that to build/image.digest. Does nothing when no input has changed since.
  */
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { createHash, type Hash } from 'node:crypto';
 import {
   copyFileSync,
@@ -49,10 +49,7 @@ function compile(): void {
   const dist = join(root, 'dist');
   rmSync(dist, { recursive: true, force: true }); // nothing of a source file that is gone
   const compiler = join(root, 'node_modules/typescript/bin/tsc');
-  execFileSync(process.execPath, [compiler, '--project', 'tsconfig.build.json'], {
-    cwd: root,
-    stdio: 'inherit',
-  });
+  step('compiling', process.execPath, [compiler, '--project', 'tsconfig.build.json'], root);
   // Beside the generated code, where the same relative path leads to them from source and from dist.
   for (const file of filesIn('proto').filter((name) => name.endsWith('.proto'))) {
     mkdirSync(join(dist, file, '..'), { recursive: true });
@@ -66,17 +63,30 @@ function installProductionModules(): void {
   for (const file of lockFiles) copyFileSync(join(root, file), join(context, file));
   if (recorded(modulesDigestFile) === wanted && existsSync(join(context, 'node_modules'))) return;
   rmSync(modulesDigestFile, { force: true });
-  execFileSync('npm', ['ci', '--omit=dev', '--ignore-scripts', '--prefer-offline'], {
-    cwd: context,
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
+  step('npm ci', 'npm', ['ci', '--omit=dev', '--ignore-scripts', '--prefer-offline'], context);
+  removeDevelopmentFiles(join(context, 'node_modules'));
   writeFileSync(modulesDigestFile, wanted);
+}
+
+/** Types and source maps are a third of the packages' bytes, and nothing reads them at run time. */
+function removeDevelopmentFiles(folder: string): void {
+  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
+    if (entry.isFile() && /\.(d\.[cm]?ts|map)$/.test(entry.name)) rmSync(join(entry.parentPath, entry.name));
+  }
 }
 
 function fillContext(): void {
   rmSync(join(context, 'dist'), { recursive: true, force: true });
   cpSync(join(root, 'dist'), join(context, 'dist'), { recursive: true });
   copyFileSync(join(root, 'deploy/entrypoint'), join(context, 'entrypoint'));
+}
+
+/** Runs a program with what it says on standard error; a failure ends the build. */
+function step(what: string, program: string, args: readonly string[], cwd: string): void {
+  const { status } = spawnSync(program, args, { cwd, stdio: ['ignore', process.stderr, process.stderr] });
+  if (status === 0) return;
+  console.error(`build: ${what} failed`);
+  process.exit(1);
 }
 
 function digestOf(paths: readonly string[]): string {

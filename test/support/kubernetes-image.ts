@@ -16,7 +16,9 @@ const log = (line: string): void => {
 
 /** Makes an image known to a cluster whose node is this machine. Use it with pull policy Never or IfNotPresent. */
 export async function importImage(image: Image): Promise<string> {
-  await importArchive(image.archive);
+  const known = await ctr(['images', 'list', '--quiet', `name==${image.name}`]);
+  // A name stands for one content, so that one import is enough.
+  if (known.trim() === '') await importArchive(image.archive);
   return image.name;
 }
 
