@@ -80,18 +80,14 @@ export class Failover {
 }
 
 function mayGoElsewhere({ stage, error }: CallFailure, kind: 'read' | 'write'): boolean {
-  switch (stage) {
-    case 'not-sent':
-      return true;
-    case 'answered':
-      return error.code === 'UNAVAILABLE' || (kind === 'read' && error.code === 'DEADLINE_EXCEEDED');
-    case 'lost':
-      return kind === 'read';
-  }
+  if (stage === 'not-sent') return true;
+  if (kind === 'write') return stage === 'answered' && error.code === 'UNAVAILABLE' && error.retryable;
+  return stage === 'lost' || error.code === 'UNAVAILABLE' || error.code === 'DEADLINE_EXCEEDED';
 }
 
 function finalError({ stage, error }: CallFailure, kind: 'read' | 'write', address: string): KvError {
-  if (stage !== 'lost' || kind === 'read') return error;
+  const unsure = stage === 'lost' || error.code === 'UNAVAILABLE';
+  if (kind === 'read' || !unsure) return error;
   const message = `no answer from ${address} (${error.message}); the write may or may not have been applied`;
   return new KvError('DEADLINE_EXCEEDED', message, { cause: error });
 }

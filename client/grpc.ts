@@ -16,6 +16,12 @@ import { type ErrorCode, KvError } from '../common/errors.ts';
 
 export { Metadata, type CallOptions, type ClientReadableStream, type ClientUnaryCall };
 
+/**
+ * Trailer by which a node says that nothing was applied and the request may be sent again. A proxy's UNAVAILABLE comes
+ * without it, and may stand for a request that a node has executed.
+ */
+const RETRYABLE_TRAILER = 'kv-retryable';
+
 /** Largest message accepted: a page of keys or a chunk of records with room to spare. */
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
@@ -164,7 +170,12 @@ function failureOf(error: ServiceError, sent: boolean): CallFailure {
   }
   const code = codes[error.code] ?? 'INTERNAL';
   const stage = answered ? 'answered' : 'lost';
-  return new CallFailure(stage, new KvError(code, error.details, { cause: error }), error.metadata);
+  const retryable = error.metadata.get(RETRYABLE_TRAILER)[0] === 'true';
+  return new CallFailure(
+    stage,
+    new KvError(code, error.details, { retryable, cause: error }),
+    error.metadata,
+  );
 }
 
 const codes: Partial<Record<status, ErrorCode>> = {

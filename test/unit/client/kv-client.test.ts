@@ -21,8 +21,13 @@ const stored: Answer<PutRequest, PutResponse> = (_call, done) =>
   done(null, { oldValue: Buffer.alloc(0), oldFound: false, version });
 const found: Answer<GetRequest, GetResponse> = (_call, done) =>
   done(null, { value: Buffer.from('v'), found: true, version });
-const refusing = (code: grpc.status, details: string) => (_call: unknown, done: grpc.sendUnaryData<never>) =>
-  done({ code, details });
+/** Refuses as a node does: with the trailer that says whether the request may be sent again. */
+const refusing =
+  (code: grpc.status, details: string) => (_call: unknown, done: grpc.sendUnaryData<never>) => {
+    const metadata = new grpc.Metadata();
+    metadata.set('kv-retryable', String(code === grpc.status.UNAVAILABLE));
+    done({ code, details, metadata });
+  };
 
 /** A server that answers as scripted: for the faults that a healthy node does not produce. */
 class ScriptedNode {
@@ -163,6 +168,16 @@ describe('the client library', () => {
     const error = await failureOf(client.put('k', 'v'));
     expect(error).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
     expect(error.message).to.contain('may or may not have been applied');
+    expect(healthy.calls).to.deep.equal([]);
+  });
+
+  it('never sends a write again when something other than a node answers UNAVAILABLE', async () => {
+    const proxied = await start({
+      put: (_call, done) => done({ code: grpc.status.UNAVAILABLE, details: 'upstream reset' }),
+    });
+    const healthy = await start();
+    const client = await connect([proxied.address, healthy.address]);
+    expect(await failureOf(client.put('k', 'v'))).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
     expect(healthy.calls).to.deep.equal([]);
   });
 
