@@ -5,7 +5,7 @@ import { connect, createServer, type Server } from 'node:net';
  * ends in whatever way, so that a killed run never blocks the next one. It is scoped to the network namespace, as
  * are the ports and rules that it guards.
  */
-const address = '\0kvcluster-kube';
+const clusterLock = 'kvcluster-kube';
 const retryMs = 500;
 
 export interface ClusterLock {
@@ -17,6 +17,8 @@ export interface LockOptions {
   purpose: string;
   /** @default 900000 */
   waitMs?: number;
+  /** Another lock than the cluster's. @default 'kvcluster-kube' */
+  name?: string;
   /** Told once, when somebody else has the lock. */
   log: (line: string) => void;
 }
@@ -27,23 +29,24 @@ export interface LockOptions {
  * @throws Error naming the holder after `waitMs`.
  */
 export async function takeLock(options: LockOptions): Promise<ClusterLock> {
-  const { purpose, waitMs = 900_000, log } = options;
+  const { purpose, waitMs = 900_000, name = clusterLock, log } = options;
+  const address = `\0${name}`;
   const deadline = Date.now() + waitMs;
   for (let told = false; ; told = true) {
-    const server = await tryListen(`${purpose} (process ${process.pid})`);
+    const server = await tryListen(address, `${purpose} (process ${process.pid})`);
     if (server !== undefined) {
       // Held without keeping the process alive: a run that forgets to release it still ends.
       server.unref();
       return { release: () => closed(server) };
     }
-    const holder = await holderOfLock();
+    const holder = await holderOfLock(address);
     if (Date.now() > deadline) throw new Error(`the test cluster is in use by ${holder}`);
     if (!told) log(`the test cluster is in use by ${holder}; waiting`);
     await new Promise((resolve) => setTimeout(resolve, retryMs));
   }
 }
 
-async function tryListen(who: string): Promise<Server | undefined> {
+async function tryListen(address: string, who: string): Promise<Server | undefined> {
   const server = createServer((socket) => {
     socket.on('error', () => undefined);
     socket.end(who);
@@ -59,7 +62,7 @@ async function tryListen(who: string): Promise<Server | undefined> {
   });
 }
 
-async function holderOfLock(): Promise<string> {
+async function holderOfLock(address: string): Promise<string> {
   return new Promise((resolve) => {
     let text = '';
     const socket = connect({ path: address });

@@ -7,8 +7,10 @@ import { ports } from './layout.ts';
  *
  * @throws Error of one line that says what is in the way.
  */
-export async function refuseForeignKubernetes(): Promise<void> {
-  for (const [component, port] of Object.entries(ports)) {
+export async function refuseForeignKubernetes(
+  needed: Readonly<Record<string, number>> = ports,
+): Promise<void> {
+  for (const [component, port] of Object.entries(needed)) {
     if (await portTaken(port)) {
       throw new Error(`port ${port}, needed by ${component}, is taken by another process; end that first`);
     }
