@@ -1,3 +1,4 @@
+import type { Json } from '../runtime/api.ts';
 import type { KVClusterBackup, KVClusterSpec } from '../../model/kvcluster.ts';
 import type { V1CronJob, V1PersistentVolumeClaim } from '../runtime/kubernetes.ts';
 import { annotations, type ClusterIdentity, labelsOf, objectNames, ownedMetadata } from './names.ts';
@@ -22,7 +23,7 @@ export interface BackupCronJobOptions {
 }
 
 /** Scheduled backups: jobs that need no access to the API server and tell their result in the termination message. */
-export function buildBackupCronJob({ cluster, spec, backup, image }: BackupCronJobOptions): V1CronJob {
+export function buildBackupCronJob({ cluster, spec, backup, image }: BackupCronJobOptions): Json<V1CronJob> {
   const names = objectNames(cluster.name);
   const labels = labelsOf(cluster, 'backup');
   return {
@@ -88,7 +89,10 @@ export function buildBackupCronJob({ cluster, spec, backup, image }: BackupCronJ
 }
 
 /** The volume of backups. It has no owner: backups outlive the cluster. */
-export function buildBackupClaim(cluster: ClusterIdentity, backup: KVClusterBackup): V1PersistentVolumeClaim {
+export function buildBackupClaim(
+  cluster: ClusterIdentity,
+  backup: KVClusterBackup,
+): Json<V1PersistentVolumeClaim> {
   return {
     apiVersion: 'v1',
     kind: 'PersistentVolumeClaim',

@@ -1,3 +1,4 @@
+import type { Json } from '../runtime/api.ts';
 import type { V1PodDisruptionBudget } from '../runtime/kubernetes.ts';
 import { type ClusterIdentity, objectNames, ownedMetadata, selectorOf } from './names.ts';
 
@@ -8,7 +9,7 @@ import { type ClusterIdentity, objectNames, ownedMetadata, selectorOf } from './
 export function buildPodDisruptionBudget(
   cluster: ClusterIdentity,
   replicas: number,
-): V1PodDisruptionBudget | undefined {
+): Json<V1PodDisruptionBudget> | undefined {
   if (replicas < 2) return undefined;
   return {
     apiVersion: 'policy/v1',

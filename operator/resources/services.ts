@@ -1,8 +1,9 @@
+import type { Json } from '../runtime/api.ts';
 import type { V1Service } from '../runtime/kubernetes.ts';
 import { type ClusterIdentity, objectNames, ownedMetadata, ports, selectorOf } from './names.ts';
 
 /** Where clients connect: any Ready node. */
-export function buildClientService(cluster: ClusterIdentity): V1Service {
+export function buildClientService(cluster: ClusterIdentity): Json<V1Service> {
   return {
     apiVersion: 'v1',
     kind: 'Service',
@@ -19,7 +20,7 @@ export function buildClientService(cluster: ClusterIdentity): V1Service {
  * Names of the single pods. Nodes find each other through its SRV records, which exist only for named ports, and while
  * starting, so addresses that are not Ready are published.
  */
-export function buildHeadlessService(cluster: ClusterIdentity): V1Service {
+export function buildHeadlessService(cluster: ClusterIdentity): Json<V1Service> {
   return {
     apiVersion: 'v1',
     kind: 'Service',

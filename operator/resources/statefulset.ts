@@ -1,5 +1,5 @@
 import type { KVClusterScheduling, KVClusterSpec, KVClusterStorage } from '../../model/kvcluster.ts';
-import type { Stored } from '../runtime/api.ts';
+import type { Json, Wire } from '../runtime/api.ts';
 import type {
   V1Container,
   V1PersistentVolumeClaim,
@@ -36,14 +36,14 @@ export interface StatefulSetOptions {
   readonly replicas: number;
   readonly image: string;
   /** The set as it is, if there is one: what cannot be changed is taken from it. */
-  readonly live?: Stored<V1StatefulSet> | undefined;
+  readonly live?: Json<V1StatefulSet> | undefined;
 }
 
 /**
  * The nodes. Nothing of the operator's own (its version, its image) stands in the template: an upgraded operator must
  * not restart data pods.
  */
-export function buildStatefulSet(options: StatefulSetOptions): V1StatefulSet {
+export function buildStatefulSet(options: StatefulSetOptions): Json<V1StatefulSet> {
   const { cluster, spec, replicas, live } = options;
   const names = objectNames(cluster.name);
   const fixed = live?.spec;
@@ -69,7 +69,7 @@ export function buildStatefulSet(options: StatefulSetOptions): V1StatefulSet {
   };
 }
 
-function podSpec({ cluster, spec, image }: StatefulSetOptions): V1PodSpec {
+function podSpec({ cluster, spec, image }: StatefulSetOptions): Wire<V1PodSpec> {
   return {
     securityContext: restrictedPod,
     automountServiceAccountToken: false,
@@ -83,7 +83,7 @@ function podSpec({ cluster, spec, image }: StatefulSetOptions): V1PodSpec {
   };
 }
 
-function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: string): V1Container {
+function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: string): Wire<V1Container> {
   return {
     name: NODE_CONTAINER,
     image,
@@ -92,6 +92,7 @@ function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: str
       '--node-id=$(POD_NAME)',
       `--namespace=${cluster.namespace}`,
       `--cluster-name=${cluster.name}`,
+      `--partitions=${spec.partitions}`,
       '--discovery=dns',
       `--data-dir=${DATA_PATH}`,
       `--secret-file=${SECRET_PATH}/${SECRET_KEY}`,
@@ -133,11 +134,13 @@ export function wireResources(resources: KVClusterSpec['resources']): {
   };
 }
 
-function scheduling(cluster: ClusterIdentity, wanted: KVClusterScheduling = {}): Partial<V1PodSpec> {
-  const spread: V1TopologySpreadConstraint[] = (wanted.topologySpread ?? softSpread).map((constraint) => ({
-    ...constraint,
-    labelSelector: { matchLabels: selectorOf(cluster, 'node') },
-  }));
+function scheduling(cluster: ClusterIdentity, wanted: KVClusterScheduling = {}): Partial<Wire<V1PodSpec>> {
+  const spread: Wire<V1TopologySpreadConstraint>[] = (wanted.topologySpread ?? softSpread).map(
+    (constraint) => ({
+      ...constraint,
+      labelSelector: { matchLabels: selectorOf(cluster, 'node') },
+    }),
+  );
   return {
     ...(spread.length === 0 ? {} : { topologySpreadConstraints: spread }),
     ...(wanted.affinity === undefined ? {} : { affinity: wanted.affinity }),
@@ -159,12 +162,14 @@ function withoutUndefined<T extends object>(object: T): Defined<T> {
   return Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined)) as Defined<T>;
 }
 
-function claimTemplate(storage: KVClusterStorage): V1PersistentVolumeClaim {
+type ClaimTemplate = Wire<V1PersistentVolumeClaim>;
+
+function claimTemplate(storage: KVClusterStorage): ClaimTemplate {
   return { metadata: { name: DATA_VOLUME }, spec: claimSpec(storage) };
 }
 
 /** A volume of one machine at a time. */
-export function claimSpec(storage: KVClusterStorage): V1PersistentVolumeClaimSpec {
+export function claimSpec(storage: KVClusterStorage): Wire<V1PersistentVolumeClaimSpec> {
   return {
     accessModes: ['ReadWriteOnce'],
     resources: { requests: { storage: storage.size } },
@@ -173,9 +178,8 @@ export function claimSpec(storage: KVClusterStorage): V1PersistentVolumeClaimSpe
 }
 
 /** A claim template of the live set, without what the API server keeps in it. */
-function asTemplate(
-  live: NonNullable<NonNullable<Stored<V1StatefulSet>['spec']>['volumeClaimTemplates']>[number],
-) {
-  const { status: _status, ...template } = live;
-  return template as V1PersistentVolumeClaim;
+function asTemplate(live: ClaimTemplate): ClaimTemplate {
+  const template = { ...live };
+  delete template.status;
+  return template;
 }

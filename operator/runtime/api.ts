@@ -62,8 +62,8 @@ export type Wire<T> = T extends Date
       ? { [Key in keyof T]: Wire<T[Key]> }
       : T;
 
-/** An object of a client-node type as it comes from the server. */
-export type Stored<T> = Omit<Wire<T>, 'metadata'> & { readonly metadata: ObjectMeta };
+/** An object of a client-node type as JSON, rendered by us or read from the server. */
+export type Json<T> = Omit<Wire<T>, 'metadata'> & { readonly metadata: ObjectMeta };
 
 /** A refusal by the API server, or (status 0) no answer. */
 export class ApiError extends Error {

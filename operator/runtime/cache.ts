@@ -3,10 +3,10 @@ import type { Logger } from '../../common/log.ts';
 import type { Random } from '../../common/random.ts';
 import type { KubernetesApi, KubernetesObject } from './api.ts';
 import { Informer } from './informer.ts';
+import type { WatchedKind, WatchedObjects } from './objects.ts';
 import { type Resource, resources } from './resource.ts';
 
-/** Kinds that are watched. Secrets are not: to watch some means the right to read all. */
-export const watchedKinds = [
+const watchedKinds: readonly WatchedKind[] = [
   'kvClusters',
   'statefulSets',
   'services',
@@ -16,9 +16,7 @@ export const watchedKinds = [
   'jobs',
   'pods',
   'volumeClaims',
-] as const satisfies (keyof typeof resources)[];
-
-export type WatchedKind = (typeof watchedKinds)[number];
+];
 
 export interface CacheOptions {
   readonly api: KubernetesApi;
@@ -60,23 +58,27 @@ export class Cache {
     await Promise.all(this.all().map((informer) => informer.run(signal)));
   }
 
-  get<T extends KubernetesObject>(kind: WatchedKind, namespace: string, name: string): T | undefined {
-    return this.scope(kind, namespace)?.get(namespace, name) as T | undefined;
+  get<Kind extends WatchedKind>(
+    kind: Kind,
+    namespace: string,
+    name: string,
+  ): WatchedObjects[Kind] | undefined {
+    return this.scope(kind, namespace)?.get(namespace, name) as WatchedObjects[Kind] | undefined;
   }
 
   /** Objects of a namespace that carry all these labels. */
-  list<T extends KubernetesObject>(
-    kind: WatchedKind,
+  list<Kind extends WatchedKind>(
+    kind: Kind,
     namespace: string,
     labels: Readonly<Record<string, string>>,
-  ): readonly T[] {
+  ): readonly WatchedObjects[Kind][] {
     const wanted = Object.entries(labels);
     const objects = this.scope(kind, namespace)?.list() ?? [];
     return objects.filter(
       ({ metadata }) =>
         metadata.namespace === namespace &&
         wanted.every(([label, value]) => metadata.labels?.[label] === value),
-    ) as readonly KubernetesObject[] as readonly T[];
+    ) as WatchedObjects[Kind][];
   }
 
   /** Resolves when the copy of an object satisfies `seen`, or after a while with a warning. */

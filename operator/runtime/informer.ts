@@ -129,7 +129,7 @@ export class Informer<T extends KubernetesObject = KubernetesObject> {
   private async relist(signal: AbortSignal): Promise<string> {
     const listed = new Map<string, T>();
     let next: string | undefined;
-    let version = '';
+    let version: string;
     do {
       const page: ListPage<T> = await this.options.api.request<ListPage<T>>({
         method: 'GET',
@@ -170,11 +170,11 @@ export class Informer<T extends KubernetesObject = KubernetesObject> {
     const timer = this.options.scheduler.after((seconds + 30) * 1000, () => {
       silence.abort(new Error('the watch did not end in time'));
     });
-    let version = fromVersion;
+    const position = { version: fromVersion };
     try {
       const query = {
         ...this.selection,
-        resourceVersion: version,
+        resourceVersion: fromVersion,
         allowWatchBookmarks: 'true',
         timeoutSeconds: String(seconds),
       };
@@ -186,13 +186,13 @@ export class Informer<T extends KubernetesObject = KubernetesObject> {
         if (event.type === 'ERROR') {
           throw new ApiError(event.object.code ?? 500, 'Watch', event.object.message ?? 'the watch failed');
         }
-        version = event.object.metadata.resourceVersion ?? version;
+        position.version = event.object.metadata.resourceVersion ?? position.version;
         if (event.type !== 'BOOKMARK') this.take(event.type, event.object as T);
       }
     } finally {
       timer.cancel();
     }
-    return version;
+    return position.version;
   }
 
   private take(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void {

@@ -1,0 +1,163 @@
+import type { AdminClient, AdminTarget } from '../client/admin-client.ts';
+import { messageOf } from '../common/errors.ts';
+import type { NodeState, NodeStatus } from '../model/kvcluster-status.ts';
+import { compareNatural } from '../model/natural-order.ts';
+import type { GetStatusResponse } from '../proto/gen/admin.ts';
+import { StoreState } from '../proto/gen/peer.ts';
+import { type ClusterIdentity, NODE_CONTAINER, objectNames, ports } from './resources/names.ts';
+import type { Json } from './runtime/api.ts';
+import type { V1PersistentVolumeClaim, V1Pod } from './runtime/kubernetes.ts';
+
+/** One node of a cluster: what Kubernetes knows of its pod and volume, and what it says itself. */
+export interface NodeView {
+  /** Name of the pod and of the member. */
+  readonly nodeId: string;
+  readonly pod: Json<V1Pod> | undefined;
+  readonly claim: Json<V1PersistentVolumeClaim> | undefined;
+  /** Absent when there is nobody to ask. */
+  readonly target: AdminTarget | undefined;
+  readonly answer: GetStatusResponse | undefined;
+  /** Why there is no answer, for a person. */
+  readonly silence: string;
+}
+
+export interface NodeFacts {
+  readonly cluster: ClusterIdentity;
+  readonly clusterDomain: string;
+  /** Names of members that there should be. */
+  readonly expected: readonly string[];
+  /** All pods of the cluster. */
+  readonly pods: readonly Json<V1Pod>[];
+  readonly claimOf: (nodeId: string) => Json<V1PersistentVolumeClaim> | undefined;
+  /** Absent as long as there is no secret to prove oneself with. */
+  readonly admin: AdminClient | undefined;
+}
+
+/** Asks every expected node, and every pod beyond, all at once; in the order of their ordinals. */
+export async function viewNodes(facts: NodeFacts, signal: AbortSignal): Promise<readonly NodeView[]> {
+  const byName = new Map(facts.pods.map((pod) => [pod.metadata.name, pod]));
+  const names = [...new Set([...facts.expected, ...byName.keys()])].sort(compareNatural);
+  return Promise.all(names.map((nodeId) => viewNode(nodeId, byName.get(nodeId), facts, signal)));
+}
+
+async function viewNode(
+  nodeId: string,
+  pod: Json<V1Pod> | undefined,
+  facts: NodeFacts,
+  signal: AbortSignal,
+): Promise<NodeView> {
+  const view = { nodeId, pod, claim: facts.claimOf(nodeId), target: undefined, answer: undefined };
+  const podIP = pod?.status?.podIP;
+  if (pod === undefined) return { ...view, silence: 'there is no pod' };
+  if (!isRunning(pod) || podIP === undefined) return { ...view, silence: whyNotRunning(pod) };
+  if (facts.admin === undefined) return { ...view, silence: 'there is no secret yet' };
+  const target = targetOf(nodeId, podIP, facts);
+  try {
+    return { ...view, target, answer: await facts.admin.status(target, signal), silence: '' };
+  } catch (error) {
+    signal.throwIfAborted();
+    return { ...view, target, silence: messageOf(error) };
+  }
+}
+
+/** The pod's address is dialled, so that a stale DNS record leads nowhere; the name says who is meant. */
+function targetOf(nodeId: string, podIP: string, { cluster, clusterDomain }: NodeFacts): AdminTarget {
+  const { headlessService } = objectNames(cluster.name);
+  return {
+    nodeId,
+    address: podIP.includes(':') ? `[${podIP}]:${ports.peer}` : `${podIP}:${ports.peer}`,
+    authority: `${nodeId}.${headlessService}.${cluster.namespace}.svc.${clusterDomain}`,
+  };
+}
+
+export function isTerminating(pod: Json<V1Pod>): boolean {
+  return pod.metadata.deletionTimestamp !== undefined;
+}
+
+/** Whether the kubelet says Ready, and the pod is not on its way out. */
+export function isPodReady(pod: Json<V1Pod> | undefined): boolean {
+  if (pod === undefined || isTerminating(pod)) return false;
+  return pod.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') === true;
+}
+
+function isRunning(pod: Json<V1Pod>): boolean {
+  const container = nodeContainerStatus(pod);
+  return pod.status?.phase === 'Running' && container?.state?.running !== undefined;
+}
+
+function nodeContainerStatus(pod: Json<V1Pod>) {
+  return pod.status?.containerStatuses?.find(({ name }) => name === NODE_CONTAINER);
+}
+
+function whyNotRunning(pod: Json<V1Pod>): string {
+  const trouble = podTrouble(pod);
+  if (trouble !== undefined) return trouble;
+  const unscheduled = pod.status?.conditions?.find(
+    ({ type, status }) => type === 'PodScheduled' && status === 'False',
+  );
+  return unscheduled?.message ?? 'the pod is not running yet';
+}
+
+/** States of a container that do not pass without somebody doing something. */
+const lastingTroubles = new Set([
+  'CrashLoopBackOff',
+  'CreateContainerConfigError',
+  'CreateContainerError',
+  'ErrImageNeverPull',
+  'ErrImagePull',
+  'ImageInspectError',
+  'ImagePullBackOff',
+  'InvalidImageName',
+  'RunContainerError',
+]);
+
+/** What keeps a pod's node from running, when it is not just starting. */
+export function podTrouble(pod: Json<V1Pod>): string | undefined {
+  const container = nodeContainerStatus(pod);
+  const { reason = '', message = '' } = container?.state?.waiting ?? {};
+  if (!lastingTroubles.has(reason)) return undefined;
+  const last = container?.lastState?.terminated;
+  const ended = last === undefined ? '' : ` (it ended with code ${last.exitCode})`;
+  return message === '' ? `${reason}${ended}` : `${reason}: ${message}${ended}`;
+}
+
+/** The image that the pod's node runs. */
+export function imageOf(pod: Json<V1Pod> | undefined): string | undefined {
+  return pod?.spec?.containers.find(({ name }) => name === NODE_CONTAINER)?.image;
+}
+
+/** The failure domain: the API server copies it from the machine to the pod's labels. */
+export function zoneOf(pod: Json<V1Pod> | undefined): string {
+  return pod?.metadata.labels?.['topology.kubernetes.io/zone'] ?? '';
+}
+
+/** How a node stands. */
+export function stateOf({ pod, answer }: NodeView): NodeState {
+  if (pod === undefined) return 'Missing';
+  if (isTerminating(pod) || answer?.draining === true) return 'Draining';
+  if (!isRunning(pod)) return 'Pending';
+  if (answer === undefined) return 'Unreachable';
+  if (answer.state === StoreState.READABLE) return 'Active';
+  const filling = answer.state === StoreState.CATCHING_UP || answer.state === StoreState.REBUILDING;
+  return filling ? 'Rebuilding' : 'Blank';
+}
+
+/** Whether the node serves and holds everything it should, by Kubernetes and by itself. */
+export function isHealthy(view: NodeView): boolean {
+  return isPodReady(view.pod) && stateOf(view) === 'Active' && view.answer?.inSync === true;
+}
+
+/** What status shows of a node: only what changes on events. */
+export function nodeStatusOf(view: NodeView): NodeStatus {
+  const image = imageOf(view.pod);
+  const zone = zoneOf(view.pod);
+  return {
+    name: view.nodeId,
+    nodeId: view.nodeId,
+    state: stateOf(view),
+    inSync: view.answer?.inSync === true,
+    ...(view.answer === undefined ? {} : { partitions: view.answer.readablePartitions }),
+    ...(image === undefined ? {} : { image }),
+    ...(zone === '' ? {} : { zone }),
+  };
+}
