@@ -1,16 +1,18 @@
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from './command.ts';
-import { binaries, cacheDir, helmPath, inCache, kubectlPath, source, toolsDir, versions } from './layout.ts';
+import {
+  binaries,
+  cacheDir,
+  helmPath,
+  inCache,
+  inState,
+  kubectlPath,
+  source,
+  stateDir,
+  toolsDir,
+  versions,
+} from './layout.ts';
 
 export type Log = (line: string) => void;
 
@@ -109,9 +111,20 @@ async function goInstall(module: string, name: string, directory: string): Promi
 /** kubectl is inside the kube binary, which wants to be told so. */
 function linkTools(): void {
   mkdirSync(toolsDir, { recursive: true });
-  if (!existsSync(kubectlPath)) {
-    writeFileSync(kubectlPath, `#!/bin/sh\nexec '${binaries.kube}' kubectl "$@"\n`);
-    chmodSync(kubectlPath, 0o755);
-  }
-  if (!existsSync(helmPath)) symlinkSync(binaries.helm, helmPath);
+  writeTool(kubectlPath, `'${binaries.kube}' kubectl`);
+  writeTool(helmPath, `'${binaries.helm}'`);
+}
+
+/**
+ * Both tools cache what kinds an API server has by its address, which every cluster raised here shares: while one is
+ * up the cache lies in its state, and goes with it.
+ */
+function writeTool(path: string, command: string): void {
+  const script = `#!/bin/sh
+[ -d '${stateDir}' ] && export KUBECACHEDIR='${inState('kubectl-cache')}'
+exec ${command} "$@"
+`;
+  const complete = `${path}.${process.pid}`;
+  writeFileSync(complete, script, { mode: 0o755 });
+  renameSync(complete, path); // another process may be starting it
 }

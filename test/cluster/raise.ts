@@ -87,5 +87,8 @@ async function start({ zone }: RaiseOptions, images: readonly Image[]): Promise<
 }
 
 async function kubectl(...args: string[]): Promise<void> {
-  await run(kubectlPath, args, { env: { KUBECONFIG: adminKubeconfig }, timeoutMs: 100_000 });
+  await run(kubectlPath, args, {
+    env: { KUBECONFIG: adminKubeconfig },
+    timeoutMs: 100_000,
+  });
 }
