@@ -1,0 +1,141 @@
+import { expect } from 'chai';
+import { CommandError } from '../cluster/command.ts';
+import type { Kubectl } from '../support/kubectl.ts';
+import { restrictedContainerSecurity, restrictedPodSecurity } from '../support/kubernetes-namespace.ts';
+import type { KubernetesObject } from '../support/kubernetes-objects.ts';
+import { useStand } from '../support/kubernetes-stand.ts';
+import { stands } from '../support/kvcluster.ts';
+import { waitFor } from '../support/wait.ts';
+
+interface Job extends KubernetesObject {
+  status: { succeeded?: number; failed?: number; completionTime?: string };
+}
+
+const records = 300;
+
+/** A pod with the backups' volume, to look into it with kvctl. */
+const inspector = (image: string, claim: string): object => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name: 'inspector' },
+  spec: {
+    automountServiceAccountToken: false,
+    enableServiceLinks: false,
+    terminationGracePeriodSeconds: 0,
+    securityContext: restrictedPodSecurity,
+    containers: [
+      {
+        name: 'inspector',
+        image,
+        imagePullPolicy: 'IfNotPresent',
+        command: ['sleep', 'infinity'],
+        securityContext: restrictedContainerSecurity,
+        volumeMounts: [{ name: 'backup', mountPath: '/backup' }],
+      },
+    ],
+    volumes: [{ name: 'backup', persistentVolumeClaim: { claimName: claim } }],
+  },
+});
+
+/** Turns over one bit in the middle of a backup's first chunk, and prints the file's name. */
+const flip = `
+  const fs = require('node:fs'), path = require('node:path');
+  const found = fs.readdirSync('/backup', { recursive: true })
+    .filter((name) => name.includes(process.argv[1]) && name.endsWith('.kvb')).sort();
+  const file = path.join('/backup', found[0]);
+  const bytes = fs.readFileSync(file);
+  bytes[bytes.length >> 1] ^= 1;
+  fs.writeFileSync(file, bytes);
+  console.log(file);
+`;
+
+async function jobDone(kubectl: Kubectl, name: string): Promise<Job> {
+  return waitFor({ what: `job ${name} to complete`, timeoutMs: 60_000, intervalMs: 500 }, async (see) => {
+    const job = await kubectl.get<Job>('job', name);
+    see(JSON.stringify(job.status));
+    return (job.status.succeeded ?? 0) > 0 && job;
+  });
+}
+
+describe('backups', () => {
+  const stand = useStand();
+  let firedBefore: string[];
+
+  const jobsOfSchedule = async (): Promise<Job[]> => {
+    const { cluster, kubectl } = stand();
+    // The controller appends the minute it fired for.
+    const name = new RegExp(`^${cluster.name}-backup-\\d+$`);
+    return (await kubectl.list<Job>('jobs')).filter(({ metadata }) => name.test(metadata.name));
+  };
+  const kvctl = (...args: string[]): Promise<string> =>
+    stand().kubectl.exec('inspector', [
+      'node',
+      '/app/entrypoint',
+      'kvctl',
+      'backup',
+      ...args,
+      '--target=/backup',
+    ]);
+
+  before(async () => {
+    const { cluster } = stand();
+    await using client = await cluster.connect();
+    const keys = Array.from({ length: records }, (_, index) => `backup/${index}`);
+    await Promise.all(keys.map((key) => client.put(key, `the value of ${key}`)));
+    firedBefore = (await jobsOfSchedule()).map(({ metadata }) => metadata.name);
+    await cluster.patch({ backup: { schedule: '*/1 * * * *', storage: { size: '64Mi' } } });
+  });
+
+  after(async () => {
+    const { cluster, kubectl } = stand();
+    await cluster.patch({ backup: { suspend: true } });
+    await kubectl.run(['delete', 'pod', 'inspector', '--ignore-not-found', '--wait=false']);
+  });
+
+  it('are made by a job of the CronJob, listed and verified, and status says when', async () => {
+    const { image, cluster, kubectl } = stand();
+    await using status = cluster.watch();
+    const cronJob = `${cluster.name}-backup`;
+    await kubectl.run(['create', 'job', 'by-hand', `--from=cronjob/${cronJob}`]);
+    const { status: done } = await jobDone(kubectl, 'by-hand');
+
+    const { object } = await status.until(
+      { what: 'the backup in status', timeoutMs: 15_000 },
+      (seen) => seen.status?.backup?.lastSuccessTime !== undefined && stands(seen, 'BackupHealthy', 'True'),
+    );
+    const { lastSuccessTime = '', lastSuccessName = '', lastSuccessRecords } = object.status?.backup ?? {};
+    expect(Math.abs(Date.parse(lastSuccessTime) - Date.parse(done.completionTime ?? ''))).to.be.below(10_000);
+    expect(lastSuccessRecords).to.be.at.least(records);
+
+    await kubectl.apply([inspector(image, cronJob)]);
+    await kubectl.run(['wait', '--for=condition=Ready', 'pod/inspector', '--timeout=40s']);
+    expect(await kvctl('list')).to.include(lastSuccessName);
+    await kvctl('verify', lastSuccessName);
+  });
+
+  it('are made by the schedule too', async () => {
+    const { cluster, kubectl } = stand();
+    const fired = await waitFor(
+      { what: 'the schedule to fire', timeoutMs: 75_000, intervalMs: 1000 },
+      async () => (await jobsOfSchedule()).find(({ metadata }) => !firedBefore.includes(metadata.name)),
+    );
+    await using status = cluster.watch();
+    const { status: done } = await jobDone(kubectl, fired.metadata.name);
+    await status.until({ what: 'the newer backup in status', timeoutMs: 15_000 }, (seen) => {
+      const { lastSuccessTime = '' } = seen.status?.backup ?? {};
+      return Date.parse(lastSuccessTime) >= Date.parse(done.completionTime ?? '') - 5_000;
+    });
+  });
+
+  it('show a flipped bit when they are verified', async () => {
+    const name = (await stand().cluster.get()).status?.backup?.lastSuccessName ?? '';
+    await kvctl('verify', name);
+    const exec = ['node', '--eval', flip, name];
+    const file = (await stand().kubectl.exec('inspector', exec)).trim();
+    const failure: unknown = await kvctl('verify', name).catch((error: unknown) => error);
+    expect(failure).to.be.instanceOf(CommandError);
+    expect((failure as CommandError).message).to.include(file.split('/').at(-1));
+    await stand().kubectl.exec('inspector', exec); // the same bit again
+    await kvctl('verify', name);
+  });
+});
