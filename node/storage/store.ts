@@ -100,6 +100,8 @@ export interface StoreStatistics {
   readonly logBytes: number;
   /** Bytes waiting for a sync, plus bytes synced but not yet checkpointed. */
   readonly overlayBytes: number;
+  /** Records refused or replaced because another one had the same version: must stay 0 (PROTOCOL 2). */
+  readonly versionConflicts: number;
 }
 
 /**

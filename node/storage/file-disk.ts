@@ -1,0 +1,172 @@
+import { constants } from 'node:fs';
+import { mkdir, open, readdir, rename, stat, statfs, unlink, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Disk, DiskFile, DiskSpace, FileRange } from './disk.ts';
+
+/** Most buffers given to one system call (IOV_MAX on Linux). */
+const MAX_VECTOR = 1024;
+
+/** A directory of the file system. */
+export class FileDisk implements Disk {
+  private readonly directory: string;
+
+  private constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  /** Makes the directory when it is missing. */
+  static async open(directory: string): Promise<FileDisk> {
+    await mkdir(directory, { recursive: true });
+    await syncDirectory(join(directory, '..'));
+    return new FileDisk(directory);
+  }
+
+  async list(): Promise<readonly string[]> {
+    const entries = await readdir(this.directory, { withFileTypes: true });
+    return entries
+      .filter((entry) => entry.isFile())
+      .map((entry) => entry.name)
+      .sort();
+  }
+
+  async create(name: string): Promise<DiskFile> {
+    const handle = await open(
+      this.path(name),
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+      0o600,
+    );
+    return new AppendFile(handle, 0);
+  }
+
+  async open(name: string): Promise<DiskFile> {
+    const handle = await open(this.path(name), constants.O_WRONLY);
+    try {
+      return new AppendFile(handle, (await handle.stat()).size);
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  }
+
+  async read(name: string, range?: FileRange): Promise<Buffer> {
+    const handle = await open(this.path(name), constants.O_RDONLY);
+    try {
+      const offset = range?.offset ?? 0;
+      const rest = Math.max(0, (await handle.stat()).size - offset);
+      const target = Buffer.allocUnsafeSlow(Math.min(rest, range?.length ?? rest));
+      let filled = 0;
+      while (filled < target.length) {
+        const { bytesRead } = await handle.read(target, filled, target.length - filled, offset + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return target.subarray(0, filled);
+    } finally {
+      await handle.close();
+    }
+  }
+
+  async size(name: string): Promise<number> {
+    return (await stat(this.path(name))).size;
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    await rename(this.path(from), this.path(to));
+  }
+
+  async remove(name: string): Promise<void> {
+    await unlink(this.path(name));
+  }
+
+  async syncDir(): Promise<void> {
+    await syncDirectory(this.directory);
+  }
+
+  async space(): Promise<DiskSpace> {
+    const { bavail, blocks, bsize } = await statfs(this.directory);
+    return { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
+  }
+
+  private path(name: string): string {
+    return join(this.directory, name);
+  }
+}
+
+/** Makes names created, renamed or removed in a directory durable. */
+export async function syncDirectory(directory: string): Promise<void> {
+  const handle = await open(directory, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+class AppendFile implements DiskFile {
+  private readonly handle: FileHandle;
+  private position: number;
+  private failure: unknown;
+  private closing: Promise<void> | undefined;
+
+  constructor(handle: FileHandle, position: number) {
+    this.handle = handle;
+    this.position = position;
+  }
+
+  append(buffers: readonly Buffer[]): Promise<void> {
+    return this.failStop(() => this.write(buffers));
+  }
+
+  sync(): Promise<void> {
+    return this.failStop(() => this.handle.datasync());
+  }
+
+  truncate(sizeBytes: number): Promise<void> {
+    return this.failStop(async () => {
+      await this.handle.truncate(sizeBytes);
+      this.position = sizeBytes;
+    });
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.handle.close();
+    return this.closing;
+  }
+
+  private async write(buffers: readonly Buffer[]): Promise<void> {
+    for (let first = 0; first < buffers.length; first += MAX_VECTOR) {
+      let rest = buffers.slice(first, first + MAX_VECTOR);
+      while (rest.length > 0) {
+        const { bytesWritten } = await this.handle.writev(rest, this.position);
+        this.position += bytesWritten;
+        rest = withoutFirst(rest, bytesWritten);
+      }
+    }
+  }
+
+  private async failStop(action: () => Promise<void>): Promise<void> {
+    if (this.failure !== undefined) {
+      throw new Error('file is unusable after an earlier write error', { cause: this.failure });
+    }
+    try {
+      await action();
+    } catch (error) {
+      this.failure = error;
+      throw error;
+    }
+  }
+}
+
+/** What is left of `buffers` after a write took only some of their bytes, as it does on a disk that is getting full. */
+function withoutFirst(buffers: readonly Buffer[], bytes: number): Buffer[] {
+  let skip = bytes;
+  let index = 0;
+  for (; index < buffers.length; index += 1) {
+    const length = buffers[index]?.length ?? 0;
+    if (skip < length) break;
+    skip -= length;
+  }
+  const rest = buffers.slice(index);
+  if (skip > 0 && rest[0] !== undefined) rest[0] = rest[0].subarray(skip);
+  return rest;
+}

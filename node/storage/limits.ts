@@ -1,0 +1,44 @@
+/** Bounds and rhythms of a store; every one has a default. */
+export interface StoreLimits {
+  /** A segment of the log is closed when the next group would make it larger. @default 16 MiB */
+  readonly segmentBytes: number;
+  /** Oldest segments go when all of them together are larger, acknowledged by the peers or not. @default 1 GiB */
+  readonly logBytes: number;
+  /** Segments go when they were begun longer ago, acknowledged or not. @default 24 hours */
+  readonly logAgeMs: number;
+  /** A group stops collecting when it is larger. @default 4 MiB */
+  readonly groupBytes: number;
+  /** `apply` is refused while more than this waits for a sync. @default 256 MiB */
+  readonly pendingBytes: number;
+  /** No further group is synced while more than this waits for a checkpoint. @default 64 MiB */
+  readonly overlayBytes: number;
+  /** Longest wait of a synced record for its checkpoint to begin. @default 100 ms */
+  readonly checkpointMs: number;
+  /** A checkpoint begins early with this many records; also the most of one transaction. @default 1000 */
+  readonly checkpointRecords: number;
+  /** A transaction of the state that takes longer counts as lost, and the store fails. @default 30 s */
+  readonly commitTimeoutMs: number;
+  /** Newest own entries kept in memory for the peers. @default 8 MiB */
+  readonly tailBytes: number;
+  /** How far ahead of use sequences are reserved. @default 4096 */
+  readonly sequenceStep: number;
+  /** How far ahead of use the clock is reserved. @default 500 ms */
+  readonly clockStepMs: number;
+}
+
+const MIB = 1024 * 1024;
+
+export const DEFAULT_LIMITS: StoreLimits = {
+  segmentBytes: 16 * MIB,
+  logBytes: 1024 * MIB,
+  logAgeMs: 24 * 3_600_000,
+  groupBytes: 4 * MIB,
+  pendingBytes: 256 * MIB,
+  overlayBytes: 64 * MIB,
+  checkpointMs: 100,
+  checkpointRecords: 1000,
+  commitTimeoutMs: 30_000,
+  tailBytes: 8 * MIB,
+  sequenceStep: 4096,
+  clockStepMs: 500,
+};

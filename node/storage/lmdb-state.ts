@@ -1,0 +1,175 @@
+import { open, type Database, type RootDatabase } from 'lmdb';
+import type { IndexedState, StateRow, StateStatistics, StateTransaction } from './state.ts';
+import type { KeyRange } from './store.ts';
+
+const PARTITION_BYTES = 2;
+const MAX_KEY_BYTES = 1024;
+/** Address space that is set aside, not memory or disk. */
+const MAP_BYTES = 2 ** 40;
+
+type BinaryDatabase = Database<Buffer, Buffer>;
+
+/**
+ * The indexed state in LMDB: database `data` with keys [partition u16][key], and `meta` by name.
+ *
+ * Facts about lmdb 3.5.6 that this file rests on, each found by experiment:
+ * - With the default `overlappingSync` data is visible before it is durable; without it, a commit resolves after
+ *   fdatasync and becomes visible then.
+ * - Puts issued in one turn of the event loop are one transaction, over several databases, unless a synchronous write
+ *   or `openDB` comes in between: there is none after opening.
+ * - Values are not copied at `put`. `getBinaryFast` answers one reused buffer: it is copied before anything else runs.
+ * - A failed commit rejects with an error whose `commitError` is a promise with the cause, which rejects as well and
+ *   would end the process when nobody listens. A transaction that cannot begin never settles: the caller has a watchdog.
+ * - `safeRestore`, or a volume restored from a snapshot within one boot of the host is opened at a transaction that was
+ *   never flushed.
+ */
+export class LmdbState implements IndexedState {
+  private readonly root: RootDatabase<Buffer, Buffer>;
+  private readonly data: BinaryDatabase;
+  private readonly meta: BinaryDatabase;
+  /** Key of a lookup; LMDB copies keys. */
+  private readonly scratch = Buffer.alloc(PARTITION_BYTES + MAX_KEY_BYTES);
+  private committing: Promise<void> = Promise.resolve();
+  private closing: Promise<void> | undefined;
+  private statisticsNow: StateStatistics | undefined;
+
+  private constructor(directory: string) {
+    this.root = open<Buffer, Buffer>({
+      path: directory,
+      // Or a directory whose name has a dot would be taken for a file.
+      noSubdir: false,
+      encoding: 'binary',
+      keyEncoding: 'binary',
+      cache: false,
+      overlappingSync: false,
+      mapSize: MAP_BYTES,
+      safeRestore: true,
+    } as Parameters<typeof open<Buffer, Buffer>>[0]);
+    const options = { encoding: 'binary', keyEncoding: 'binary', cache: false } as const;
+    this.data = this.root.openDB<Buffer, Buffer>({ ...options, name: 'data' });
+    this.meta = this.root.openDB<Buffer, Buffer>({ ...options, name: 'meta' });
+  }
+
+  /**
+   * Opens the environment in a directory, or creates it.
+   *
+   * @throws whatever LMDB says when the files are damaged.
+   */
+  static open(directory: string): LmdbState {
+    return new LmdbState(directory);
+  }
+
+  get(partition: number, key: Buffer): Buffer | undefined {
+    this.scratch.writeUInt16BE(partition, 0);
+    key.copy(this.scratch, PARTITION_BYTES);
+    const found = this.data.getBinaryFast(this.scratch.subarray(0, PARTITION_BYTES + key.length));
+    return found === undefined ? undefined : copyOf(found);
+  }
+
+  scan(partition: number, range: KeyRange): StateRow[] {
+    const rows: StateRow[] = [];
+    for (const { key, value } of this.data.getRange(bounds(partition, range))) {
+      rows.push({ key: asBuffer(key).subarray(PARTITION_BYTES), bytes: copyOf(value) });
+    }
+    return rows;
+  }
+
+  readAllMeta(): Map<string, Buffer> {
+    const values = new Map<string, Buffer>();
+    for (const { key, value } of this.meta.getRange({})) {
+      values.set(asBuffer(key).toString('utf8'), copyOf(value));
+    }
+    return values;
+  }
+
+  commit(transaction: StateTransaction): Promise<void> {
+    this.committing = this.write(transaction);
+    return this.committing;
+  }
+
+  private async write({ records, meta }: StateTransaction): Promise<void> {
+    const puts = new Set<Promise<boolean>>();
+    for (const { partition, key, bytes } of records) puts.add(this.data.put(dataKey(partition, key), bytes));
+    for (const [name, value] of meta) puts.add(this.meta.put(Buffer.from(name, 'utf8'), value));
+    try {
+      await Promise.all(puts);
+    } catch (error) {
+      throw await causeOf(error);
+    }
+    this.statisticsNow = undefined;
+  }
+
+  statistics(): StateStatistics {
+    // Counting looks through the list of free pages: once for each transaction is enough.
+    this.statisticsNow ??= readStatistics(this.data);
+    return this.statisticsNow;
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.committing.then(
+      () => this.root.close(),
+      // After a failed commit LMDB's own close may wait for ever.
+      () => undefined,
+    );
+    return this.closing;
+  }
+}
+
+function dataKey(partition: number, key: Buffer): Buffer {
+  const bytes = Buffer.allocUnsafe(PARTITION_BYTES + key.length);
+  bytes.writeUInt16BE(partition, 0);
+  key.copy(bytes, PARTITION_BYTES);
+  return bytes;
+}
+
+function bounds(partition: number, range: KeyRange): object {
+  const start = range.after === undefined ? range.from : later(range.after, range.from);
+  return {
+    start: dataKey(partition, start ?? Buffer.alloc(0)),
+    end: range.before === undefined ? partitionEnd(partition) : dataKey(partition, range.before),
+    limit: range.limit,
+    exclusiveStart: range.after !== undefined && start === range.after,
+  };
+}
+
+/** The stricter lower bound; the exclusive one when both are the same key. */
+function later(after: Buffer, from: Buffer | undefined): Buffer {
+  return from !== undefined && Buffer.compare(from, after) > 0 ? from : after;
+}
+
+function partitionEnd(partition: number): Buffer | undefined {
+  const bytes = Buffer.alloc(PARTITION_BYTES + 1);
+  if (partition === 0xffff) return undefined;
+  bytes.writeUInt16BE(partition + 1, 0);
+  return bytes.subarray(0, PARTITION_BYTES);
+}
+
+function copyOf(bytes: Uint8Array): Buffer {
+  // The shared buffer of getBinaryFast overrides `length` with the value's; typed array methods do not look at it.
+  const copy = Buffer.allocUnsafe(bytes.length);
+  copy.set(bytes.subarray(0, bytes.length));
+  return copy;
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+async function causeOf(error: unknown): Promise<unknown> {
+  const commitError = (error as { commitError?: Promise<unknown> }).commitError;
+  if (commitError === undefined) return error;
+  try {
+    await commitError;
+    return error;
+  } catch (cause) {
+    return cause;
+  }
+}
+
+function readStatistics(database: BinaryDatabase): StateStatistics {
+  const { entryCount, lastPageNumber, pageSize } = database.getStats() as Record<
+    'entryCount' | 'lastPageNumber' | 'pageSize',
+    number
+  >;
+  return { records: entryCount, bytes: (lastPageNumber + 1) * pageSize };
+}

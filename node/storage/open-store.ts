@@ -1,0 +1,51 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { messageOf } from '../../common/errors.ts';
+import { FileDisk, syncDirectory } from './file-disk.ts';
+import { LmdbState } from './lmdb-state.ts';
+import { lockDirectory } from './lock.ts';
+import { LogStore, type LogStoreOptions } from './log-store.ts';
+import { LOG_DIRECTORY, STATE_DIRECTORY } from './set-aside.ts';
+import { StoreCorrupt } from './store-errors.ts';
+
+export interface OpenStoreOptions extends Omit<LogStoreOptions, 'disk' | 'state' | 'release'> {
+  /** The data directory: `log/` and `state/` are kept in it. Made when it is missing. */
+  readonly directory: string;
+}
+
+/**
+ * Opens the store of a data directory, or creates it when the directory is blank; holds the directory's lock until the
+ * store is closed.
+ *
+ * @throws DirectoryInUse when another process has the directory; StoreCorrupt when what is there cannot be trusted:
+ * `setAside(directory)` (set-aside.ts) and open again; StoreUnsupported when it is of a newer format or has another
+ * number of partitions; errors of the file system as they come.
+ */
+export async function openStore(options: OpenStoreOptions): Promise<LogStore> {
+  const { directory } = options;
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const lock = await lockDirectory(directory, options.logger);
+  const release = (): Promise<void> => lock.release();
+  let state: LmdbState;
+  let disk: FileDisk;
+  try {
+    disk = await FileDisk.open(join(directory, LOG_DIRECTORY));
+    state = await openState(join(directory, STATE_DIRECTORY));
+    await syncDirectory(directory);
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  return LogStore.open({ ...options, disk, state, release });
+}
+
+async function openState(directory: string): Promise<LmdbState> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  try {
+    const state = LmdbState.open(directory);
+    await syncDirectory(directory);
+    return state;
+  } catch (error) {
+    throw new StoreCorrupt(`the state in ${directory} cannot be opened: ${messageOf(error)}`, error);
+  }
+}

@@ -1,0 +1,221 @@
+import { byteString } from '../../common/bytes.ts';
+import type { Disk } from './disk.ts';
+import type { Segment } from './apply-log.ts';
+import { entrySeed, type CeilingValues, type LogEntry } from './entry.ts';
+import { discardUnfinished, findSegments } from './find-segments.ts';
+import { emptyLayer, type Layer } from './overlay.ts';
+import { segmentName } from './segment.ts';
+import { highest, scanSegment } from './segment-scan.ts';
+import type { IndexedState } from './state.ts';
+import {
+  APPLIED_NAME,
+  cursorName,
+  decodeApplied,
+  decodeCursor,
+  decodeIdentity,
+  nameOfUser,
+  STORE_NAME,
+  type Applied,
+  type StoreIdentity,
+} from './state-meta.ts';
+import type { LogCursor } from './store.ts';
+import { StoreCorrupt, StoreUnsupported } from './store-errors.ts';
+
+/** What a store begins with. */
+export interface Recovered {
+  /** Undefined: the directory is blank, and a store is to be created. */
+  readonly identity: StoreIdentity | undefined;
+  /** Oldest first. */
+  readonly segments: readonly Segment[];
+  /** What the log holds beyond the state, oldest first. */
+  readonly layers: readonly Layer[];
+  /** The state holds everything up to this sequence. */
+  readonly appliedThrough: number;
+  /** Sequence of the newest entry. */
+  readonly lastSequence: number;
+  /** The next sequence is the one after this: behind the last entry when the end was clean, else behind the ceiling. */
+  readonly startAfter: number;
+  /** Sequence of the newest own record. */
+  readonly head: number;
+  readonly ceilings: CeilingValues;
+  readonly cursors: Map<string, LogCursor>;
+  readonly meta: Map<string, Buffer>;
+}
+
+const NOTHING: Recovered = {
+  identity: undefined,
+  segments: [],
+  layers: [],
+  appliedThrough: 0,
+  lastSequence: 0,
+  startAfter: 0,
+  head: 0,
+  ceilings: { sequence: 0, clockMs: 0 },
+  cursors: new Map(),
+  meta: new Map(),
+};
+
+/**
+ * Brings state and log together after whatever end the last run had (PROTOCOL 9, 11, 12): the state is the log up to its
+ * applied sequence, so everything after that is read from the log again. A write that a crash tore is cut off, durably,
+ * before anything else is written.
+ *
+ * @throws StoreCorrupt when synced data is damaged or missing; StoreUnsupported for a newer format.
+ */
+export async function recover(disk: Disk, state: IndexedState, layerRecords: number): Promise<Recovered> {
+  const stateMeta = state.readAllMeta();
+  const identityBytes = stateMeta.get(STORE_NAME);
+  if (identityBytes === undefined) {
+    if (stateMeta.size > 0) throw new StoreCorrupt('the state has values and no identity');
+    await discardUnfinished(disk);
+    return { ...NOTHING, cursors: new Map(), meta: new Map() };
+  }
+  const identity = decodeIdentity(identityBytes);
+  const appliedBytes = stateMeta.get(APPLIED_NAME);
+  if (appliedBytes === undefined) throw new StoreCorrupt('the state does not say how far it is');
+  const applied = decodeApplied(appliedBytes);
+  const { segments, mayBeTorn } = await findSegments(disk, identity.storeId);
+  return replay(disk, { identity, applied, segments, mayBeTorn, stateMeta, layerRecords });
+}
+
+interface ReplayInput {
+  readonly identity: StoreIdentity;
+  readonly applied: Applied;
+  readonly segments: readonly Segment[];
+  readonly mayBeTorn: boolean;
+  readonly stateMeta: ReadonlyMap<string, Buffer>;
+  readonly layerRecords: number;
+}
+
+async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
+  const { identity, applied, segments, stateMeta, layerRecords } = input;
+  const seed = entrySeed(identity.storeId);
+  const first = segments[0];
+  if (first === undefined) throw new StoreCorrupt('there is a state, and its log is missing');
+  if (first.firstSequence > applied.sequence + 1) {
+    throw new StoreCorrupt(
+      `the log begins at ${first.firstSequence}, and the state ends at ${applied.sequence}`,
+    );
+  }
+  const layers = new LayerBuilder(applied.head, layerRecords);
+  let ceilings = applied.ceilings;
+  let lastSequence = 0;
+  let cleanEnd: number | undefined;
+  for (const [index, segment] of segments.entries()) {
+    const following = segments[index + 1];
+    if (following !== undefined && following.firstSequence <= applied.sequence + 1) continue;
+    const bytes = await disk.read(segmentName(segment.number));
+    const scan = scanSegment(bytes, {
+      number: segment.number,
+      seed,
+      last: following === undefined && input.mayBeTorn,
+      after: applied.sequence,
+      onEntry: (entry) => layers.add(entry),
+    });
+    if (scan.end < bytes.length) await cutTail(disk, segment, scan.end);
+    if (scan.ceilings !== undefined) ceilings = highest(ceilings, scan.ceilings);
+    lastSequence = Math.max(lastSequence, scan.lastSequence ?? 0);
+    cleanEnd = scan.end < bytes.length ? undefined : scan.cleanEnd;
+  }
+  if (
+    lastSequence < applied.sequence &&
+    !segments.some((segment) => segment.firstSequence > applied.sequence)
+  ) {
+    throw new StoreCorrupt(
+      `the log ends at ${lastSequence}, before the state, which ends at ${applied.sequence}`,
+    );
+  }
+  lastSequence = Math.max(lastSequence, applied.sequence);
+  const { cursors, meta } = readStateMeta(stateMeta);
+  layers.applyTo(cursors, meta);
+  return {
+    identity,
+    segments,
+    layers: layers.layers,
+    appliedThrough: applied.sequence,
+    lastSequence,
+    startAfter:
+      cleanEnd === undefined ? Math.max(ceilings.sequence, lastSequence) : Math.max(cleanEnd, lastSequence),
+    head: layers.head,
+    ceilings,
+    cursors,
+    meta,
+  };
+}
+
+async function cutTail(disk: Disk, segment: Segment, end: number): Promise<void> {
+  const file = await disk.open(segmentName(segment.number));
+  try {
+    await file.truncate(end);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  segment.bytes = end;
+}
+
+function readStateMeta(stateMeta: ReadonlyMap<string, Buffer>): {
+  cursors: Map<string, LogCursor>;
+  meta: Map<string, Buffer>;
+} {
+  const cursors = new Map<string, LogCursor>();
+  const meta = new Map<string, Buffer>();
+  for (const [name, value] of stateMeta) {
+    const cursor = decodeCursor(name, value);
+    const userName = nameOfUser(name);
+    if (cursor !== undefined) cursors.set(name, cursor);
+    else if (userName !== undefined) meta.set(userName, value);
+    else if (name !== STORE_NAME && name !== APPLIED_NAME) {
+      throw new StoreUnsupported(`state value ${name} was written by a newer version: use that version`);
+    }
+  }
+  return { cursors, meta };
+}
+
+/** Gathers replayed entries into layers of the size of a checkpoint. */
+class LayerBuilder {
+  readonly layers: Layer[] = [];
+  head: number;
+  private readonly layerRecords: number;
+
+  constructor(head: number, layerRecords: number) {
+    this.head = head;
+    this.layerRecords = layerRecords;
+  }
+
+  add(entry: LogEntry): void {
+    const layer = this.layerFor(entry.sequence);
+    layer.through = entry.sequence;
+    switch (entry.kind) {
+      case 'record': {
+        if (entry.own) this.head = entry.sequence;
+        layer.head = this.head;
+        const { partition, key, record } = entry;
+        layer.records.set(byteString(key), { partition, key, record });
+        layer.bytes += key.length + record.bytes.length;
+        break;
+      }
+      case 'cursor':
+        layer.cursors.set(cursorName(entry.cursor), entry.cursor);
+        break;
+      case 'meta':
+        layer.meta.set(entry.name, entry.value);
+        break;
+    }
+  }
+
+  applyTo(cursors: Map<string, LogCursor>, meta: Map<string, Buffer>): void {
+    for (const layer of this.layers) {
+      for (const [name, cursor] of layer.cursors) cursors.set(name, cursor);
+      for (const [name, value] of layer.meta) meta.set(name, value);
+    }
+  }
+
+  private layerFor(sequence: number): Layer {
+    const newest = this.layers.at(-1);
+    if (newest !== undefined && newest.records.size < this.layerRecords) return newest;
+    const layer = emptyLayer(sequence, this.head);
+    this.layers.push(layer);
+    return layer;
+  }
+}

@@ -1,0 +1,111 @@
+import type { CeilingValues } from './entry.ts';
+import { STORE_ID_BYTES } from './segment.ts';
+import type { LogCursor } from './store.ts';
+import { StoreCorrupt, StoreUnsupported } from './store-errors.ts';
+
+/**
+ * The named values that the store keeps in its state. Each begins with a format byte; integers are big-endian:
+ *
+ *     store            1 | store id 16 B | partitions u32
+ *     applied          1 | sequence u48 | head u48 | sequence ceiling u48 | clock ceiling ms u48
+ *     cursor/<incarnation, 12 hex digits>/<origin>    1 | sequence u48
+ *     user/<name>      as the caller wrote it
+ */
+export interface StoreIdentity {
+  readonly storeId: Buffer;
+  readonly partitions: number;
+}
+
+/** How far the state is: everything of the log up to `sequence`. */
+export interface Applied {
+  readonly sequence: number;
+  /** Sequence of the newest own record. */
+  readonly head: number;
+  readonly ceilings: CeilingValues;
+}
+
+const FORMAT = 1;
+export const STORE_NAME = 'store';
+export const APPLIED_NAME = 'applied';
+const CURSOR_PREFIX = 'cursor/';
+const USER_PREFIX = 'user/';
+const INCARNATION_DIGITS = 12;
+
+export function encodeIdentity(identity: StoreIdentity): Buffer {
+  const bytes = Buffer.alloc(1 + STORE_ID_BYTES + 4);
+  bytes.writeUInt8(FORMAT, 0);
+  identity.storeId.copy(bytes, 1);
+  bytes.writeUInt32BE(identity.partitions, 1 + STORE_ID_BYTES);
+  return bytes;
+}
+
+export function decodeIdentity(bytes: Buffer): StoreIdentity {
+  checkFormat(STORE_NAME, bytes, 1 + STORE_ID_BYTES + 4);
+  return {
+    storeId: Buffer.from(bytes.subarray(1, 1 + STORE_ID_BYTES)),
+    partitions: bytes.readUInt32BE(1 + STORE_ID_BYTES),
+  };
+}
+
+export function encodeApplied(applied: Applied): Buffer {
+  const bytes = Buffer.alloc(25);
+  bytes.writeUInt8(FORMAT, 0);
+  bytes.writeUIntBE(applied.sequence, 1, 6);
+  bytes.writeUIntBE(applied.head, 7, 6);
+  bytes.writeUIntBE(applied.ceilings.sequence, 13, 6);
+  bytes.writeUIntBE(applied.ceilings.clockMs, 19, 6);
+  return bytes;
+}
+
+export function decodeApplied(bytes: Buffer): Applied {
+  checkFormat(APPLIED_NAME, bytes, 25);
+  return {
+    sequence: bytes.readUIntBE(1, 6),
+    head: bytes.readUIntBE(7, 6),
+    ceilings: { sequence: bytes.readUIntBE(13, 6), clockMs: bytes.readUIntBE(19, 6) },
+  };
+}
+
+/** The name a cursor is kept under: one for each origin and incarnation. */
+export function cursorName(cursor: { origin: string; incarnation: number }): string {
+  return `${CURSOR_PREFIX}${cursor.incarnation.toString(16).padStart(INCARNATION_DIGITS, '0')}/${cursor.origin}`;
+}
+
+export function encodeCursor(cursor: LogCursor): Buffer {
+  const bytes = Buffer.alloc(7);
+  bytes.writeUInt8(FORMAT, 0);
+  bytes.writeUIntBE(cursor.sequence, 1, 6);
+  return bytes;
+}
+
+/** Reads a cursor from its name and value; undefined when the name is not one of a cursor. */
+export function decodeCursor(name: string, bytes: Buffer): LogCursor | undefined {
+  if (!name.startsWith(CURSOR_PREFIX)) return undefined;
+  checkFormat(name, bytes, 7);
+  const digits = name.slice(CURSOR_PREFIX.length, CURSOR_PREFIX.length + INCARNATION_DIGITS);
+  return {
+    origin: name.slice(CURSOR_PREFIX.length + INCARNATION_DIGITS + 1),
+    incarnation: Number.parseInt(digits, 16),
+    sequence: bytes.readUIntBE(1, 6),
+  };
+}
+
+/** The name that a caller's value is kept under. */
+export function userName(name: string): string {
+  return USER_PREFIX + name;
+}
+
+/** The caller's name; undefined when the value is the store's own. */
+export function nameOfUser(name: string): string | undefined {
+  return name.startsWith(USER_PREFIX) ? name.slice(USER_PREFIX.length) : undefined;
+}
+
+function checkFormat(name: string, bytes: Buffer, length: number): void {
+  if (bytes[0] !== undefined && bytes[0] > FORMAT) {
+    throw new StoreUnsupported(
+      `state value ${name} has format ${bytes[0]}, written by a newer version: use that one`,
+    );
+  }
+  if (bytes[0] !== FORMAT || bytes.length !== length)
+    throw new StoreCorrupt(`state value ${name} is damaged`);
+}

@@ -1,0 +1,50 @@
+import { KvError } from '../../common/errors.ts';
+import type { LogCursor, Mutation } from './store.ts';
+
+/** Longest key, bytes; the state could hold little more. */
+export const MAX_KEY_BYTES = 1024;
+/** Longest encoded record, bytes: the largest value a cluster can be configured for, and room to spare. */
+export const MAX_RECORD_BYTES = 32 * 1024 * 1024;
+const MAX_NAME_BYTES = 400;
+const MAX_CLIENT_ID_BYTES = 255;
+
+/**
+ * What the log takes must also fit the state, for a record that is acknowledged and then refused by a checkpoint would
+ * stop the node for good.
+ *
+ * @throws KvError INVALID_ARGUMENT.
+ */
+export function checkMutation({ key, record, requestId }: Mutation): void {
+  if (key.length === 0 || key.length > MAX_KEY_BYTES) {
+    throw new KvError('INVALID_ARGUMENT', `a key has 1 to ${MAX_KEY_BYTES} bytes, not ${key.length}`);
+  }
+  if (record.bytes.length > MAX_RECORD_BYTES) {
+    throw new KvError(
+      'INVALID_ARGUMENT',
+      `a record has at most ${MAX_RECORD_BYTES} bytes, not ${record.bytes.length}`,
+    );
+  }
+  if (requestId !== undefined && requestId.clientId.length > MAX_CLIENT_ID_BYTES) {
+    throw new KvError('INVALID_ARGUMENT', `a client id has at most ${MAX_CLIENT_ID_BYTES} bytes`);
+  }
+}
+
+/** @throws KvError INVALID_ARGUMENT. */
+export function checkCursor(cursor: LogCursor): void {
+  checkName(cursor.origin);
+}
+
+/** @throws KvError INVALID_ARGUMENT. */
+export function checkMeta(name: string, value: Buffer): void {
+  checkName(name);
+  if (value.length > MAX_RECORD_BYTES) {
+    throw new KvError('INVALID_ARGUMENT', `a named value has at most ${MAX_RECORD_BYTES} bytes`);
+  }
+}
+
+function checkName(name: string): void {
+  const bytes = Buffer.byteLength(name);
+  if (bytes === 0 || bytes > MAX_NAME_BYTES) {
+    throw new KvError('INVALID_ARGUMENT', `a name has 1 to ${MAX_NAME_BYTES} bytes, not ${bytes}`);
+  }
+}
