@@ -165,7 +165,8 @@ function isServiceError(error: unknown): error is ServiceError {
 function failureOf(error: ServiceError, sent: boolean): CallFailure {
   const answered = Object.keys(error.metadata.getMap()).length > 0;
   if (!answered && !sent) {
-    const why = error.code === status.UNAVAILABLE ? error.details : 'no connection in time';
+    const why =
+      error.code === status.UNAVAILABLE ? connectionProblem(error.details) : 'no connection in time';
     return new CallFailure('not-sent', new KvError('UNAVAILABLE', why, { cause: error }), error.metadata);
   }
   const code = codes[error.code] ?? 'INTERNAL';
@@ -176,6 +177,12 @@ function failureOf(error: ServiceError, sent: boolean): CallFailure {
     new KvError(code, error.details, { retryable, cause: error }),
     error.metadata,
   );
+}
+
+/** The cause within grpc-js's words, such as `connect ECONNREFUSED 127.0.0.1:50051`. */
+function connectionProblem(details: string): string {
+  const cause = /Last error: (?:Error: )?(.*?)\.? Resolution note/.exec(details)?.[1];
+  return cause === undefined || cause === '' || cause === 'null' ? details : cause;
 }
 
 const codes: Partial<Record<status, ErrorCode>> = {

@@ -125,13 +125,13 @@ describe('how a cluster starts', () => {
       detail: { reason: 'several-clusters' },
     },
     {
-      when: 'a blank volume is noted as another cluster’s',
+      when: "a blank volume is noted as another cluster's",
       input: { members: members(holds(OTHER_ID, mapOf(OTHER_ID, 1)), [blank, minted], blank) },
       then: 'ambiguous',
       detail: { reason: 'several-clusters' },
     },
     {
-      when: 'a published map is another cluster’s than the volumes',
+      when: "a published map is another cluster's than the volumes",
       input: { members: members(holds(OTHER_ID, mapOf(OTHER_ID, 9)), blank, blank), published: map1 },
       then: 'ambiguous',
       detail: { reason: 'several-clusters' },

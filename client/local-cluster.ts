@@ -1,0 +1,50 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { KvError, messageOf } from '../common/errors.ts';
+
+/** Default data directory of the one-machine runner. */
+export const LOCAL_DATA_DIR = '.kvcluster';
+/** Where the runner keeps the cluster's secret, within its data directory. */
+export const LOCAL_SECRET_FILE = 'internal.key';
+/** Where the runner says what it runs, within its data directory. */
+export const LOCAL_CLUSTER_FILE = 'cluster.json';
+
+const address = z.string().regex(/^\S+:\d+$/);
+const schema = z.strictObject({
+  format: z.literal(1),
+  namespace: z.string(),
+  name: z.string(),
+  nodes: z
+    .array(z.strictObject({ nodeId: z.string(), client: address, peer: address, http: address }))
+    .min(1),
+});
+
+/** What the one-machine runner runs: a node's addresses are `host:port`. */
+export type LocalCluster = z.infer<typeof schema>;
+
+/** The text of the file. */
+export function encodeLocalCluster(cluster: LocalCluster): string {
+  return `${JSON.stringify(cluster, undefined, 2)}\n`;
+}
+
+/**
+ * Reads what the runner of a data directory runs.
+ *
+ * @throws KvError FAILED_PRECONDITION when there is none or the file is damaged.
+ */
+export function readLocalCluster(dataDir: string): LocalCluster {
+  const path = join(dataDir, LOCAL_CLUSTER_FILE);
+  try {
+    return schema.parse(JSON.parse(readFileSync(path, 'utf8')));
+  } catch (error) {
+    const why = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
+    throw new KvError(
+      'FAILED_PRECONDITION',
+      `no local cluster in ${dataDir} (${why}); start one with \`npm start\``,
+      {
+        cause: error,
+      },
+    );
+  }
+}
