@@ -1,0 +1,185 @@
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type {
+  PeerGauge,
+  ReplicationCounter,
+  ReplicationGauge,
+  ReplicationMetrics,
+} from './replication/metrics.ts';
+import type { Store } from './storage/store.ts';
+
+/** From a quarter of a millisecond (a local read) to the longest deadline in use, seconds. */
+const LATENCY_BUCKETS = [
+  0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+];
+const GROUP_BUCKETS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
+
+const REPLICATION_COUNTERS: Readonly<Record<ReplicationCounter, string>> = {
+  second_mints: 'Writes minted again because a replica held a newer version',
+  unknown_outcomes: 'Writes whose outcome was unknown at their deadline',
+  unavailable: 'Operations refused because too few replicas could be reached',
+  repaired_records: 'Records written back to replicas by reads and rebuilds',
+  returned_entries: 'Entries given back to a peer that had lost the unsynced end of its log',
+  entries_received: 'Entries of peers applied here',
+  entries_sent: 'Own entries sent to peers',
+  rebuilt_records: 'Records merged by rebuilds',
+  map_conflicts: 'Cluster maps of an equal epoch with another hash: two writers of the map',
+  skewed_versions: 'Foreign versions beyond the skew bound',
+  refusals: 'Streams of peers refused',
+};
+const REPLICATION_GAUGES: Readonly<Record<ReplicationGauge, readonly [string, string]>> = {
+  in_flight_bytes: ['kv_in_flight_bytes', 'Bytes of writes under way'],
+  readable: ['kv_readable', '1 when this node serves reads'],
+  in_sync: ['kv_in_sync', '1 when the cursors cover the heads of all other members'],
+  map_epoch: ['kv_map_epoch', 'Epoch of the cluster map'],
+};
+const PEER_GAUGES: Readonly<Record<PeerGauge, readonly [string, string, number]>> = {
+  peer_connected: ['kv_peer_connected', '1 while the stream to the peer is up', 1],
+  peer_behind: ['kv_peer_behind_entries', "Entries of the peer's log yet to be applied here", 1],
+  peer_ahead: ['kv_peer_ahead_entries', 'Own entries yet to be acknowledged by the peer', 1],
+  peer_clock_offset_ms: ['kv_peer_clock_offset_seconds', "Peer's wall clock minus this node's", 1 / 1000],
+};
+
+/** What a node measures, in a registry of its own; names and labels are listed in docs/api_reference.md. */
+export interface NodeMetrics {
+  readonly registry: Registry;
+  readonly replication: ReplicationMetrics;
+  /** A finished call; `path` is the full gRPC method. */
+  observeCall(path: string, code: string, seconds: number): void;
+  /** A call of the peer or admin service without a good proof. */
+  countRefusedCall(path: string, reason: string): void;
+  /** A snapshot that was made, or not. */
+  countSnapshot(succeeded: boolean): void;
+  /** One sync of the apply log. */
+  observeSync(entries: number, seconds: number): void;
+  /** Shows the store's sizes from now on. */
+  watchStore(store: Pick<Store, 'statistics'>): void;
+  /** 1 when `ready` says so at the time of a scrape. */
+  watchReadiness(ready: () => boolean): void;
+  /** The store has failed; the process is about to end. */
+  storeFailed(): void;
+}
+
+/** Makes the metrics of one node. */
+export function createNodeMetrics(): NodeMetrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  const counter = <Label extends string>(
+    name: string,
+    help: string,
+    ...labelNames: Label[]
+  ): Counter<Label> => new Counter({ name, help, labelNames, registers });
+  const gauge = <Label extends string>(name: string, help: string, ...labelNames: Label[]): Gauge<Label> =>
+    new Gauge({ name, help, labelNames, registers });
+
+  const operations = counter('kv_operations_total', 'Finished calls by RPC and status', 'rpc', 'code');
+  const durations = new Histogram({
+    name: 'kv_operation_duration_seconds',
+    help: 'Time from the arrival of a call to its answer, by RPC',
+    labelNames: ['rpc'],
+    buckets: LATENCY_BUCKETS,
+    registers,
+  });
+  const refused = counter(
+    'kv_refused_calls_total',
+    'Peer and admin calls without a good proof',
+    'rpc',
+    'reason',
+  );
+  const snapshots = counter('kv_snapshots_total', 'Node-local snapshots asked for, by result', 'result');
+  const groups = new Histogram({
+    name: 'kv_sync_group_entries',
+    help: 'Entries of the apply log made durable by one sync',
+    buckets: GROUP_BUCKETS,
+    registers,
+  });
+  const syncs = new Histogram({
+    name: 'kv_sync_duration_seconds',
+    help: 'Duration of one write and sync of the apply log',
+    buckets: LATENCY_BUCKETS,
+    registers,
+  });
+  const failed = gauge('kv_store_failed', '1 when the store has failed and the node is about to exit');
+  failed.set(0);
+
+  return {
+    registry,
+    replication: replicationMetrics(counter, gauge),
+    observeCall(path, code, seconds) {
+      const rpc = rpcName(path);
+      operations.inc({ rpc, code });
+      durations.observe({ rpc }, seconds);
+    },
+    countRefusedCall: (path, reason) => refused.inc({ rpc: rpcName(path), reason }),
+    countSnapshot: (succeeded) => snapshots.inc({ result: succeeded ? 'ok' : 'failed' }),
+    observeSync(entries, seconds) {
+      groups.observe(entries);
+      syncs.observe(seconds);
+    },
+    watchStore: (store) => watchStore(registry, store),
+    watchReadiness(ready) {
+      const name = 'kv_ready';
+      const help = '1 when /readyz says yes';
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect: function () {
+          this.set(Number(ready()));
+        },
+      });
+    },
+    storeFailed: () => failed.set(1),
+  };
+}
+
+/** `KeyValueStore/Put` of `/kvstore.KeyValueStore/Put`. */
+function rpcName(path: string): string {
+  return path.slice(path.lastIndexOf('.') + 1);
+}
+
+function replicationMetrics(
+  counter: (name: string, help: string) => Counter,
+  gauge: (name: string, help: string, ...labels: 'peer'[]) => Gauge<'peer'>,
+): ReplicationMetrics {
+  const counters = mapValues(REPLICATION_COUNTERS, (help, name) =>
+    counter(`kv_replication_${name}_total`, help),
+  );
+  const gauges = mapValues(REPLICATION_GAUGES, ([name, help]) => gauge(name, help));
+  const peers = mapValues(PEER_GAUGES, ([name, help, unit]) => ({ unit, gauge: gauge(name, help, 'peer') }));
+  return {
+    count: (name, amount = 1) => counters[name].inc(amount),
+    gauge: (name, value) => gauges[name].set(value),
+    gaugePeer: (name, peer, value) => peers[name].gauge.set({ peer }, value * peers[name].unit),
+  };
+}
+
+function mapValues<Name extends string, From, To>(
+  record: Readonly<Record<Name, From>>,
+  convert: (value: From, name: Name) => To,
+): Readonly<Record<Name, To>> {
+  const entries = (Object.entries(record) as [Name, From][]).map(([name, value]) => [
+    name,
+    convert(value, name),
+  ]);
+  return Object.fromEntries(entries) as Record<Name, To>;
+}
+
+function watchStore(registry: Registry, store: Pick<Store, 'statistics'>): void {
+  const sizes = {
+    kv_store_records: ['Records in the indexed state, tombstones and expired ones included', 'records'],
+    kv_store_state_bytes: ['Size of the indexed state', 'stateBytes'],
+    kv_store_log_bytes: ['Size of the apply log', 'logBytes'],
+    kv_store_overlay_bytes: ['Records not yet in the indexed state', 'overlayBytes'],
+  } as const;
+  for (const [name, [help, field]] of Object.entries(sizes)) {
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect: function () {
+        this.set(store.statistics()[field]);
+      },
+    });
+  }
+}

@@ -1,0 +1,166 @@
+import {
+  Client,
+  Metadata,
+  Server,
+  ServerCredentials,
+  status,
+  type ClientDuplexStream,
+  type MethodDefinition,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceDefinition,
+  type StatusObject,
+  type UntypedServiceImplementation,
+  type sendUnaryData,
+} from '@grpc/grpc-js';
+import { ReflectionService } from '@grpc/reflection';
+import { loadSync } from '@grpc/proto-loader';
+import { HealthImplementation, protoPath as healthProtoPath } from 'grpc-health-check';
+import { join } from 'node:path';
+import { KvError } from '../../common/errors.ts';
+
+export { Client, Metadata, status };
+export type {
+  ClientDuplexStream,
+  MethodDefinition,
+  ServerDuplexStream,
+  ServerUnaryCall,
+  ServerWritableStream,
+  ServiceDefinition,
+  StatusObject,
+  UntypedServiceImplementation,
+  sendUnaryData,
+};
+
+/** Bounds and habits of one listening port. */
+export interface RpcServerOptions {
+  /** Largest message in either direction, bytes. */
+  readonly maxMessageBytes: number;
+  /**
+   * Connections are asked to go after this long, milliseconds, so that clients look their servers up again; undefined:
+   * never. Clients of grpc-js see new pods only this way.
+   */
+  readonly maxConnectionAgeMs?: number;
+}
+
+/** Calls in flight on one connection. */
+const MAX_CONCURRENT_STREAMS = 8192;
+const KEEPALIVE_MS = 30_000;
+const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** How long calls may go on after their connection was asked to go, milliseconds. */
+const CONNECTION_AGE_GRACE_MS = 30_000;
+/** Window of HTTP/2 flow control: streams of records between nodes would otherwise wait for each 64 KiB. */
+const FLOW_CONTROL_WINDOW_BYTES = 1024 * 1024;
+
+/** One gRPC server on one port. */
+export class RpcServer {
+  private readonly server: Server;
+  private boundTo: string | undefined;
+
+  constructor(options: RpcServerOptions) {
+    this.server = new Server({
+      'grpc.max_receive_message_length': options.maxMessageBytes,
+      'grpc.max_send_message_length': options.maxMessageBytes,
+      'grpc.max_concurrent_streams': MAX_CONCURRENT_STREAMS,
+      'grpc.keepalive_time_ms': KEEPALIVE_MS,
+      'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
+      'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
+      ...(options.maxConnectionAgeMs === undefined
+        ? {}
+        : {
+            'grpc.max_connection_age_ms': options.maxConnectionAgeMs,
+            'grpc.max_connection_age_grace_ms': CONNECTION_AGE_GRACE_MS,
+          }),
+    });
+  }
+
+  addService(definition: ServiceDefinition, implementation: UntypedServiceImplementation): void {
+    this.server.addService(definition, implementation);
+  }
+
+  /** Adds grpc.health.v1; statuses are set on what it returns. */
+  addHealth(services: readonly string[]): HealthImplementation {
+    const health = new HealthImplementation(
+      Object.fromEntries(services.map((service) => [service, 'NOT_SERVING' as const])),
+    );
+    health.addToServer(this.server);
+    return health;
+  }
+
+  /** Adds reflection (v1 and v1alpha) of the named .proto files of a directory, and of the health service. */
+  addReflection(protoDirectory: string, files: readonly string[]): void {
+    const definition = loadSync([...files.map((file) => join(protoDirectory, file)), healthProtoPath], {
+      includeDirs: [protoDirectory],
+      keepCase: true,
+    });
+    new ReflectionService(definition).addToServer(this.server);
+  }
+
+  /**
+   * Listens; the result is the port that was bound.
+   *
+   * @throws KvError FAILED_PRECONDITION naming the address when it is taken or not ours.
+   */
+  bind(host: string, port: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.server.bindAsync(hostPort(host, port), ServerCredentials.createInsecure(), (error, bound) => {
+        if (error !== null) {
+          const reason = /(EADDRINUSE|EADDRNOTAVAIL|EACCES)/.exec(error.message)?.[1];
+          const words = reason === undefined ? error.message : LISTEN_ERRORS[reason];
+          reject(
+            new KvError(
+              'FAILED_PRECONDITION',
+              `cannot listen on ${hostPort(host, port)}: ${words ?? reason}`,
+            ),
+          );
+          return;
+        }
+        this.boundTo = hostPort(host, bound);
+        resolve(bound);
+      });
+    });
+  }
+
+  /** Asks all connections to go elsewhere (GOAWAY); calls under way may finish within `graceMs`, new connections are taken. */
+  sendGoAway(graceMs: number): void {
+    if (this.boundTo !== undefined) this.server.drain(this.boundTo, graceMs);
+  }
+
+  /** Stops listening and resolves when the last call has ended. */
+  finish(): Promise<void> {
+    return new Promise((resolve) => {
+      this.server.tryShutdown(() => resolve());
+    });
+  }
+
+  /** Stops listening and cuts all connections. Idempotent. */
+  kill(): void {
+    this.server.forceShutdown();
+  }
+}
+
+const LISTEN_ERRORS: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'the port is in use by another process',
+  EADDRNOTAVAIL: 'this machine does not have that address',
+  EACCES: 'this user may not listen there',
+};
+
+/** `host:port`, with brackets around an IPv6 address. */
+export function hostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** The same method with its messages left as bytes, for those who decode by themselves. */
+export function bytesMethod(path: string): MethodDefinition<Buffer, Buffer> {
+  const same = (bytes: Buffer): Buffer => bytes;
+  return {
+    path,
+    requestStream: true,
+    responseStream: true,
+    requestSerialize: same,
+    requestDeserialize: same,
+    responseSerialize: same,
+    responseDeserialize: same,
+  };
+}

@@ -1,0 +1,75 @@
+import { KvError } from '../../common/errors.ts';
+import { PeerService, type PullRecordsRequest, type RecordsChunk } from '../../proto/gen/peer.ts';
+import type { Replica } from '../replication/engine.ts';
+import {
+  bytesMethod,
+  Metadata,
+  type ServerDuplexStream,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
+} from './grpc.ts';
+import { streamHandler, tolerantMethod, type HandlerOptions } from './handlers.ts';
+import { FramedStream, type FrameCarrier } from './peer-frames.ts';
+import { asKvError, statusOf } from './status-codes.ts';
+
+/** kvcluster.peer.Peer; frames stay bytes until the stream decodes them. */
+export const peerServiceDefinition = {
+  exchange: bytesMethod(PeerService.exchange.path),
+  pullRecords: tolerantMethod(PeerService.pullRecords),
+} satisfies ServiceDefinition;
+
+/** The implementation of `peerServiceDefinition`. `handlers.admit` checks the callers' proofs. */
+export function createPeerService(
+  replica: Pick<Replica, 'acceptStream' | 'streamRecords'>,
+  handlers: HandlerOptions,
+): UntypedServiceImplementation {
+  return {
+    exchange: (call: ServerDuplexStream<Buffer, Buffer>) => accept(replica, handlers, call),
+    pullRecords: streamHandler<PullRecordsRequest, RecordsChunk>(
+      PeerService.pullRecords.path,
+      handlers,
+      (request, { signal }) => replica.streamRecords(request, signal),
+    ),
+  };
+}
+
+function accept(
+  replica: Pick<Replica, 'acceptStream'>,
+  handlers: HandlerOptions,
+  call: ServerDuplexStream<Buffer, Buffer>,
+): void {
+  try {
+    handlers.admit(PeerService.exchange.path, call.metadata);
+  } catch (error) {
+    call.emit('error', statusOf(asKvError(error)));
+    return;
+  }
+  // Headers tell the caller that it was let in: it holds its frames back until then.
+  call.sendMetadata(new Metadata());
+  const stream = new FramedStream();
+  call.on('error', (error) => stream.ended(error));
+  call.once('cancelled', () => stream.ended(new KvError('UNAVAILABLE', 'the peer has gone')));
+  call.once('end', () => {
+    stream.ended(undefined);
+    call.end();
+  });
+  stream.attach(carrierOf(call, stream));
+  replica.acceptStream(stream);
+}
+
+function carrierOf(call: ServerDuplexStream<Buffer, Buffer>, stream: FramedStream): FrameCarrier {
+  return {
+    write: (bytes, taken) => {
+      call.write(bytes, (error: Error | null | undefined) => {
+        if (error === null || error === undefined) taken();
+      });
+    },
+    finish: () => call.end(),
+    abort: (reason) => {
+      call.emit('error', statusOf(reason));
+    },
+    startReading: () => {
+      call.on('data', (bytes: Buffer) => stream.received(bytes));
+    },
+  };
+}
