@@ -113,6 +113,8 @@ export interface Hello {
    * recipient holds from an earlier start were sent before their sync and lost, or the volume was rolled back.
    */
   recoveredHead: number;
+  /** The incarnation of the recipient that acked_by_recipient is about. */
+  ackedIncarnation: number;
 }
 
 export interface Cursor {
@@ -631,6 +633,7 @@ function createBaseHello(): Hello {
     features: [],
     logBase: 0,
     recoveredHead: 0,
+    ackedIncarnation: 0,
   };
 }
 
@@ -686,6 +689,9 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.recoveredHead !== 0) {
       writer.uint32(136).uint64(message.recoveredHead);
+    }
+    if (message.ackedIncarnation !== 0) {
+      writer.uint32(144).uint64(message.ackedIncarnation);
     }
     return writer;
   },
@@ -837,6 +843,14 @@ export const Hello: MessageFns<Hello> = {
             }
 
             message.recoveredHead = longToNumber(reader.uint64());
+            continue;
+          }
+          case 18: {
+            if (tag !== 144) {
+              break;
+            }
+
+            message.ackedIncarnation = longToNumber(reader.uint64());
             continue;
           }
         }

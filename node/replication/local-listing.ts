@@ -1,0 +1,125 @@
+import { prefixEnd } from '../../common/bytes.ts';
+import type { Version } from '../../model/version.ts';
+import type { Store } from '../storage/store.ts';
+import { MergeHeap } from './merge-heap.ts';
+
+/** What a listing needs of a record. */
+export interface ListedRecord {
+  readonly key: Buffer;
+  readonly version: Version;
+  readonly tombstone: boolean;
+  readonly expiresAtMs: number | undefined;
+}
+
+export interface ListBounds {
+  readonly prefix: Buffer;
+  /** Exclusive. */
+  readonly after: Buffer | undefined;
+  /** Most records to return. */
+  readonly limit: number;
+  /** Most bytes of keys to return; at least one comes. */
+  readonly maxBytes: number;
+}
+
+/** A stretch of keys in byte order; complete up to its last key, or to the end when there is no more. */
+export interface ListedPage {
+  readonly keys: readonly ListedRecord[];
+  readonly more: boolean;
+}
+
+/** Partitions scanned at the same time: their values are in memory until the keys have been taken. */
+const SCANS_AT_ONCE = 32;
+const FEWEST_PER_SCAN = 4;
+const MOST_PER_SCAN = 256;
+
+/**
+ * Keys of this node over all partitions in byte order, tombstones and expired ones included: partitions hold their keys
+ * in order, and a heap merges them, fetching more of a partition when its turn comes.
+ */
+export async function listLocal(store: Store, bounds: ListBounds): Promise<ListedPage> {
+  const perScan = Math.min(
+    MOST_PER_SCAN,
+    Math.max(FEWEST_PER_SCAN, Math.ceil((bounds.limit / store.partitions) * 1.5)),
+  );
+  const runs: PartitionRun[] = [];
+  for (let first = 0; first < store.partitions; first += SCANS_AT_ONCE) {
+    const count = Math.min(SCANS_AT_ONCE, store.partitions - first);
+    const some = Array.from(
+      { length: count },
+      (_, index) => new PartitionRun(store, first + index, bounds, perScan),
+    );
+    await Promise.all(some.map((run) => run.fill()));
+    runs.push(...some);
+  }
+  const heap = new MergeHeap<PartitionRun>((a, b) => Buffer.compare(headOf(a), headOf(b)));
+  for (const run of runs) if (run.head !== undefined) heap.push(run);
+
+  const keys: ListedRecord[] = [];
+  let bytes = 0;
+  for (let run = heap.pop(); run !== undefined; run = heap.pop()) {
+    const head = run.head;
+    if (head === undefined) continue;
+    if (keys.length >= bounds.limit || (keys.length > 0 && bytes + head.key.length > bounds.maxBytes)) {
+      return { keys, more: true };
+    }
+    keys.push(head);
+    bytes += head.key.length;
+    run.shift();
+    if (run.head === undefined) await run.fill();
+    if (run.head !== undefined) heap.push(run);
+  }
+  return { keys, more: false };
+}
+
+function headOf(run: PartitionRun): Buffer {
+  return run.head?.key ?? Buffer.alloc(0);
+}
+
+/** The keys of one partition, fetched a few at a time. */
+class PartitionRun {
+  private readonly store: Store;
+  private readonly partition: number;
+  private readonly prefix: Buffer;
+  private readonly before: Buffer | undefined;
+  private readonly perScan: number;
+  private after: Buffer | undefined;
+  private fetched: readonly ListedRecord[] = [];
+  private next = 0;
+  private ended = false;
+
+  constructor(store: Store, partition: number, bounds: ListBounds, perScan: number) {
+    this.store = store;
+    this.partition = partition;
+    this.prefix = bounds.prefix;
+    this.before = bounds.prefix.length === 0 ? undefined : prefixEnd(bounds.prefix);
+    this.after = bounds.after;
+    this.perScan = perScan;
+  }
+
+  get head(): ListedRecord | undefined {
+    return this.fetched[this.next];
+  }
+
+  shift(): void {
+    this.next += 1;
+  }
+
+  async fill(): Promise<void> {
+    if (this.ended) return;
+    const records = await this.store.scan(this.partition, {
+      ...(this.prefix.length === 0 ? {} : { from: this.prefix }),
+      after: this.after,
+      before: this.before,
+      limit: this.perScan,
+    });
+    this.ended = records.length < this.perScan;
+    this.after = records.at(-1)?.key ?? this.after;
+    this.next = 0;
+    this.fetched = records.map(({ key, record }) => ({
+      key,
+      version: record.version,
+      tombstone: record.tombstone,
+      expiresAtMs: record.expiresAtMs,
+    }));
+  }
+}

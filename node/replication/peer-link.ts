@@ -1,0 +1,189 @@
+import { mapToProto } from '../../client/cluster-map-codec.ts';
+import type { ClusterMap } from '../../model/cluster-map.ts';
+import {
+  type Hello,
+  type PeerFrame,
+  type PeerHeader,
+  type Refusal,
+  Refusal_Reason,
+} from '../../proto/gen/peer.ts';
+import type { PeerStream } from './transport.ts';
+
+/** What a frame carries after the handshake. */
+export type FrameBody = Exclude<NonNullable<PeerFrame['body']>, { $case: 'hello' } | { $case: 'refusal' }>;
+
+/** What a link needs to know of the node it belongs to; read at every frame. */
+export interface LinkSelf {
+  readonly nodeId: string;
+  readonly clusterId: string;
+  readonly epoch: number;
+  readonly incarnation: number;
+}
+
+/** Who a link reports to. */
+export interface LinkEvents {
+  onHello(link: PeerLink, header: PeerHeader, hello: Hello): void;
+  onBody(link: PeerLink, body: FrameBody, header: PeerHeader): void;
+  onRefusal(refusal: Refusal, header: PeerHeader): void;
+  onDrain(link: PeerLink): void;
+  onClosed(link: PeerLink, reason: Error | undefined): void;
+}
+
+export interface LinkOptions {
+  readonly stream: PeerStream;
+  readonly self: LinkSelf;
+  readonly events: LinkEvents;
+  /** Whom this node has dialed; undefined on the answering end, which learns it from the Hello. */
+  readonly dialed: string | undefined;
+  readonly now: () => number;
+}
+
+/**
+ * One stream to a peer: puts the header on what goes out, checks it on what comes in, and closes with a Refusal that
+ * says why when it does not fit. Knows nothing of what frames mean.
+ */
+export class PeerLink {
+  /** Monotonic time of the last frame. */
+  heardAtMs: number;
+  private readonly options: LinkOptions;
+  private peerId: string;
+  private peerHello: { readonly header: PeerHeader; readonly hello: Hello } | undefined;
+  private held: PeerFrame[] | undefined;
+  private isClosed = false;
+
+  constructor(options: LinkOptions) {
+    this.options = options;
+    this.peerId = options.dialed ?? '';
+    this.heardAtMs = options.now();
+    options.stream.handle({
+      onFrame: (frame) => this.receive(frame),
+      onDrain: () => {
+        if (!this.isClosed) options.events.onDrain(this);
+      },
+      onClose: (reason) => this.finish(reason),
+    });
+  }
+
+  /** Name of the peer; empty on the answering end before its Hello. */
+  get peer(): string {
+    return this.peerId;
+  }
+
+  /** Whether this node opened the stream. */
+  get dialed(): boolean {
+    return this.options.dialed !== undefined;
+  }
+
+  /** Incarnation that the peer's Hello gave; 0 before it. */
+  get peerIncarnation(): number {
+    return this.peerHello?.header.senderIncarnation ?? 0;
+  }
+
+  get hello(): Hello | undefined {
+    return this.peerHello?.hello;
+  }
+
+  get closed(): boolean {
+    return this.isClosed;
+  }
+
+  /** False when the stream's buffer is full: wait for `onDrain` before sending data again. */
+  send(body: NonNullable<PeerFrame['body']>): boolean {
+    if (this.isClosed) return false;
+    const { stream, self } = this.options;
+    return stream.send({
+      header: {
+        clusterId: self.clusterId,
+        epoch: self.epoch,
+        sender: self.nodeId,
+        senderIncarnation: self.incarnation,
+        recipient: this.peerId,
+      },
+      body,
+    });
+  }
+
+  /** Tells the peer why, and ends the stream. */
+  refuse(reason: Refusal_Reason, message: string, map?: ClusterMap): void {
+    this.send({
+      $case: 'refusal',
+      value: { reason, message, map: map === undefined ? undefined : mapToProto(map) },
+    });
+    this.close(new Error(message));
+  }
+
+  close(reason?: Error): void {
+    if (this.isClosed) return;
+    this.options.stream.close();
+    this.finish(reason);
+  }
+
+  /** Keeps frames back until `release`, from `first` on, so that what the Hello led to can become durable first. */
+  hold(first?: PeerFrame): void {
+    this.held ??= [];
+    if (first !== undefined) this.held.push(first);
+  }
+
+  release(): void {
+    const held = this.held ?? [];
+    this.held = undefined;
+    for (const frame of held) this.handle(frame);
+  }
+
+  private receive(frame: PeerFrame): void {
+    this.heardAtMs = this.options.now();
+    if (this.held === undefined) this.handle(frame);
+    else this.held.push(frame);
+  }
+
+  private handle(frame: PeerFrame): void {
+    if (this.isClosed) return;
+    const { header, body } = frame;
+    if (header === undefined || body === undefined) {
+      this.refuse(Refusal_Reason.BAD_FRAME, 'a frame needs a header and a body that this version knows');
+      return;
+    }
+    if (this.peerId === '') this.peerId = header.sender;
+    if (body.$case === 'refusal') {
+      this.options.events.onRefusal(body.value, header);
+      this.close(new Error(`refused by ${header.sender}: ${body.value.message}`));
+    } else if (body.$case === 'hello') {
+      this.handleHello(header, body.value);
+    } else {
+      this.handleBody(header, body);
+    }
+  }
+
+  private handleHello(header: PeerHeader, hello: Hello): void {
+    if (this.peerHello !== undefined) {
+      this.refuse(Refusal_Reason.BAD_FRAME, 'a stream has one Hello from each side');
+    } else if (header.sender !== this.peerId) {
+      this.refuse(Refusal_Reason.WRONG_RECIPIENT, `I dialed ${this.peerId}, and ${header.sender} answered`);
+    } else {
+      this.peerHello = { header, hello };
+      this.options.events.onHello(this, header, hello);
+    }
+  }
+
+  private handleBody(header: PeerHeader, body: FrameBody): void {
+    const { self, events } = this.options;
+    const expected = this.peerHello?.header;
+    if (expected === undefined) {
+      this.refuse(Refusal_Reason.BAD_FRAME, 'a stream begins with a Hello');
+    } else if (header.recipient !== self.nodeId) {
+      this.refuse(Refusal_Reason.WRONG_RECIPIENT, `this is ${self.nodeId}, not ${header.recipient}`);
+    } else if (header.clusterId !== self.clusterId && self.clusterId !== '') {
+      this.refuse(Refusal_Reason.WRONG_CLUSTER, `this node belongs to cluster ${self.clusterId}`);
+    } else if (header.sender !== expected.sender || header.senderIncarnation !== expected.senderIncarnation) {
+      this.refuse(Refusal_Reason.BAD_FRAME, 'the sender is not the one of the Hello');
+    } else {
+      events.onBody(this, body, header);
+    }
+  }
+
+  private finish(reason: Error | undefined): void {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.options.events.onClosed(this, reason);
+  }
+}

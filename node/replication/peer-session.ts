@@ -1,0 +1,250 @@
+import type { Clock, Scheduler } from '../../common/clock.ts';
+import { messageOf } from '../../common/errors.ts';
+import type { Logger } from '../../common/log.ts';
+import { type Hello, Refusal_Reason } from '../../proto/gen/peer.ts';
+import type { VolumeIdentity } from '../cluster/identity.ts';
+import type { PeerMemories } from '../cluster/peer-memory.ts';
+import type { KeyedRecord, Store } from '../storage/store.ts';
+import type { HybridClock } from './hybrid-clock.ts';
+import type { LogFloor } from './log-floor.ts';
+import { LogReceiver } from './log-receiver.ts';
+import { LogSender } from './log-sender.ts';
+import type { ReplicationMetrics } from './metrics.ts';
+import type { OwnLog } from './own-log.ts';
+import type { FrameBody, PeerLink } from './peer-link.ts';
+import { type PeerState, stateOfHeartbeat, stateOfHello } from './peer-state.ts';
+import type { PendingWrites } from './pending-writes.ts';
+import { RemoteRequests } from './remote-requests.ts';
+import type { RequestHandler } from './request-handler.ts';
+import type { ReplicationSettings } from './settings.ts';
+import type { UnsyncedTail } from './unsynced-tail.ts';
+
+/** What sessions of all peers share. */
+export interface SessionOptions {
+  readonly store: Store;
+  readonly ownLog: OwnLog;
+  readonly floor: LogFloor;
+  readonly identity: VolumeIdentity;
+  readonly memories: PeerMemories;
+  readonly hybridClock: HybridClock;
+  readonly pending: PendingWrites;
+  readonly requests: RequestHandler;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly settings: ReplicationSettings;
+  readonly metrics: ReplicationMetrics;
+  readonly logger: Logger;
+}
+
+/** Records given back in one frame. */
+const RETURNED_PER_FRAME = 256;
+
+/** Everything between two members while their stream is up, after both have accepted each other's Hello. */
+export class PeerSession {
+  readonly peer: string;
+  readonly incarnation: number;
+  readonly link: PeerLink;
+  readonly remote: RemoteRequests;
+  /** The peer's log no longer reaches back to this node's cursor: records must be merged. */
+  readonly fellOff: boolean;
+  private readonly options: SessionOptions;
+  private readonly onStateChange: () => void;
+  private readonly tail: UnsyncedTail;
+  private readonly sender: LogSender;
+  private readonly receiver: LogReceiver;
+  private current: PeerState;
+
+  constructor(
+    options: SessionOptions,
+    link: PeerLink,
+    hello: Hello,
+    tail: UnsyncedTail,
+    onStateChange: () => void,
+  ) {
+    this.options = options;
+    this.onStateChange = onStateChange;
+    this.tail = tail;
+    this.link = link;
+    this.peer = link.peer;
+    this.incarnation = link.peerIncarnation;
+    this.current = stateOfHello(hello, options.clock.wallMs());
+    this.remote = new RemoteRequests(this.peer, options.scheduler, (body) => void link.send(body));
+    const cursor = cursorOn(options.store, this.peer, this.incarnation) ?? hello.logBase;
+    this.fellOff = cursor < hello.logStart;
+    tail.begin({
+      incarnation: this.incarnation,
+      bootCounter: hello.bootCounter,
+      recoveredHead: hello.recoveredHead,
+      cursor,
+    });
+    this.receiver = this.receive(cursor);
+    this.sender = this.sendLog(hello);
+    void this.returnTail();
+  }
+
+  get state(): PeerState {
+    return this.current;
+  }
+
+  /** How far the peer's log is durably applied here. */
+  get cursor(): number {
+    return this.receiver.cursor;
+  }
+
+  /** How far the peer has durably applied this node's log. */
+  get acknowledged(): number {
+    return this.sender.acknowledged;
+  }
+
+  onDrain(): void {
+    this.sender.onDrain();
+  }
+
+  onBody(body: FrameBody): void {
+    try {
+      this.dispatch(body);
+    } catch (error) {
+      this.options.logger.warn({ peer: this.peer, error }, 'a frame of a peer could not be applied');
+      this.link.refuse(Refusal_Reason.BAD_FRAME, messageOf(error));
+    }
+  }
+
+  /** The peer's records were merged as of `head` of its log; the stream begins anew when it cannot go on from there. */
+  async promote(head: number): Promise<void> {
+    if (!(await this.receiver.promote(head))) this.link.close(new Error('resuming after a merge'));
+  }
+
+  end(reason: Error | undefined): void {
+    this.sender.stop();
+    this.receiver.stop();
+    this.remote.end(reason?.message ?? 'closed');
+  }
+
+  private dispatch(body: FrameBody): void {
+    switch (body.$case) {
+      case 'entries':
+        this.receiver.onEntries(body.value);
+        this.become({ ...this.current, head: Math.max(this.current.head, body.value.through) });
+        return;
+      case 'ack':
+        this.sender.onAck(body.value);
+        return;
+      case 'heartbeat':
+        this.tail.synced(body.value.durableHead);
+        this.rememberDurable(body.value.durableHead);
+        this.become(stateOfHeartbeat(body.value, this.options.clock.wallMs()));
+        return;
+      case 'read':
+      case 'repair':
+      case 'list':
+        void this.answer(body);
+        return;
+      case 'readReply':
+      case 'repairReply':
+      case 'listReply':
+        this.remote.onReply(body);
+        return;
+      case 'map':
+        return; // Maps are taken from any link, established or not (peers.ts).
+    }
+  }
+
+  private become(state: PeerState): void {
+    const before = this.current;
+    this.current = state;
+    if (before.state !== state.state || before.accepting !== state.accepting) this.onStateChange();
+  }
+
+  private rememberDurable(durableHead: number): void {
+    const { memories } = this.options;
+    if ((memories.get(this.peer)?.durableHead ?? 0) < durableHead)
+      memories.update(this.peer, { durableHead });
+  }
+
+  private async answer(request: Parameters<RequestHandler['answer']>[0]): Promise<void> {
+    try {
+      this.link.send(await this.options.requests.answer(request));
+    } catch (error) {
+      this.options.logger.warn({ peer: this.peer, error }, 'a request of a peer failed');
+      this.link.refuse(Refusal_Reason.BAD_FRAME, messageOf(error));
+    }
+  }
+
+  private receive(cursor: number): LogReceiver {
+    const { store, hybridClock, scheduler, metrics } = this.options;
+    return new LogReceiver({
+      peer: this.peer,
+      incarnation: this.incarnation,
+      cursor,
+      store,
+      clock: hybridClock,
+      tail: this.tail,
+      scheduler,
+      metrics,
+      send: (ack) => void this.link.send({ $case: 'ack', value: ack }),
+    });
+  }
+
+  private sendLog(hello: Hello): LogSender {
+    const { store, ownLog, floor, identity, memories, pending, scheduler, settings, metrics } = this.options;
+    const { incarnation } = identity;
+    const held = hello.applied.find((cursor) => cursor.incarnation === incarnation)?.sequence;
+    const after = held ?? identity.logBase;
+    // A peer that lost data pulls all records anyway: its acknowledgements of new writes should not wait for history.
+    const provisional = this.current.state === 'rebuilding' || after < floor.sequence;
+    return new LogSender({
+      peer: this.peer,
+      store,
+      ownLog,
+      floor,
+      incarnation,
+      pending,
+      scheduler,
+      settings,
+      metrics,
+      // Synced entries only are in what the peer pulls; what is not yet synced must come on this stream.
+      start: provisional ? { after: ownLog.durableHead, provisional } : { after, provisional },
+      send: (entries) => this.link.send({ $case: 'entries', value: entries }),
+      onAcknowledged: (sequence) => {
+        if ((memories.get(this.peer)?.acknowledged ?? 0) < sequence) {
+          memories.update(this.peer, { acknowledged: sequence });
+        }
+      },
+      onLost: (reason) => this.link.close(reason),
+    });
+  }
+
+  /** Gives back what the peer sent before its own sync and then lost (unsynced-tail.ts). */
+  private async returnTail(): Promise<void> {
+    const { store, metrics, logger } = this.options;
+    const entries = this.tail.toReturn;
+    if (entries.length === 0) return;
+    logger.info(
+      { peer: this.peer, entries: entries.length },
+      'giving entries back to a peer that had not synced them',
+    );
+    try {
+      const keys = new Map(entries.map(({ key }) => [key.toString('latin1'), key]));
+      let batch: KeyedRecord[] = [];
+      for (const key of keys.values()) {
+        const record = store.latest(key);
+        if (record !== undefined) batch.push({ key, record });
+        if (batch.length < RETURNED_PER_FRAME) continue;
+        await this.remote.repair(batch, true);
+        batch = [];
+      }
+      if (batch.length > 0) await this.remote.repair(batch, true);
+      this.tail.returned();
+      metrics.count('returned_entries', keys.size);
+    } catch (error) {
+      // The next stream tries again.
+      logger.warn({ peer: this.peer, error }, 'giving entries back failed');
+    }
+  }
+}
+
+/** How far a peer's log is durably applied; undefined when nothing of that incarnation ever was. */
+export function cursorOn(store: Store, origin: string, incarnation: number): number | undefined {
+  return store.cursors().find((cursor) => cursor.origin === origin && cursor.incarnation === incarnation)
+    ?.sequence;
+}

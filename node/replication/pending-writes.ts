@@ -1,0 +1,73 @@
+import type { Version } from '../../model/version.ts';
+
+/** What a replica said about a write: it holds it, or it holds something newer, of which the version may be unknown. */
+export type WriteAnswer = { readonly kind: 'held' } | { readonly kind: 'superseded'; readonly by?: Version };
+
+interface PendingWrite {
+  readonly onAnswer: (peer: string, answer: WriteAnswer) => void;
+  readonly answered: Set<string>;
+  /** Peers that were sent a newer foreign record in place of this one. */
+  readonly replaced: Map<string, Version>;
+}
+
+const HELD: WriteAnswer = { kind: 'held' };
+
+/**
+ * The writes of this coordinator that wait for peers, by sequence in the own log.
+ *
+ * Acknowledgements are cumulative and say "this version or a newer one". Which of the two matters: a write that was
+ * beaten by a version it did not know must be minted again (PROTOCOL 3). So an answer is `held` only when this very
+ * record was sent on the stream that acknowledges it and the peer did not list it as superseded.
+ */
+export class PendingWrites {
+  /** In order of sequence: sequences only grow. */
+  private readonly writes = new Map<number, PendingWrite>();
+
+  /** Waits for answers about the entry with that sequence until `forget`. */
+  expect(sequence: number, onAnswer: PendingWrite['onAnswer']): void {
+    this.writes.set(sequence, { onAnswer, answered: new Set(), replaced: new Map() });
+  }
+
+  forget(sequence: number): void {
+    this.writes.delete(sequence);
+  }
+
+  /** The entry went to the peer with a newer record, minted elsewhere, in its place. */
+  sentInstead(peer: string, sequence: number, version: Version): void {
+    this.writes.get(sequence)?.replaced.set(peer, version);
+  }
+
+  /** The entry goes to the peer as it was written; an earlier stream may have carried another. */
+  sentAsWritten(peer: string, sequence: number): void {
+    this.writes.get(sequence)?.replaced.delete(peer);
+  }
+
+  /** The peer acknowledged, on the stream they were sent on, the entries in (after, through]. */
+  acknowledged(peer: string, after: number, through: number, superseded: ReadonlyMap<number, Version>): void {
+    this.answer(peer, through, (sequence, write) => {
+      if (sequence <= after) return undefined;
+      const by = superseded.get(sequence) ?? write.replaced.get(peer);
+      return by === undefined ? HELD : { kind: 'superseded', by };
+    });
+  }
+
+  /** A new stream began beyond these entries: the peer holds them or newer ones, and what it said about them is lost. */
+  passed(peer: string, through: number): void {
+    this.answer(peer, through, () => ({ kind: 'superseded' }));
+  }
+
+  private answer(
+    peer: string,
+    through: number,
+    judge: (sequence: number, write: PendingWrite) => WriteAnswer | undefined,
+  ): void {
+    for (const [sequence, write] of this.writes) {
+      if (sequence > through) return;
+      if (write.answered.has(peer)) continue;
+      const answer = judge(sequence, write);
+      if (answer === undefined) continue;
+      write.answered.add(peer);
+      write.onAnswer(peer, answer);
+    }
+  }
+}

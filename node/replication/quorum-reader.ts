@@ -1,0 +1,235 @@
+import type { Clock, Scheduler, Timer } from '../../common/clock.ts';
+import { KvError, messageOf } from '../../common/errors.ts';
+import { compareVersions, NO_VERSION, type Version } from '../../model/version.ts';
+import type { Store, StoredRecord } from '../storage/store.ts';
+import { type Settled, settleBy } from './deadline.ts';
+import type { ReplicationMetrics } from './metrics.ts';
+import type { RemoteRequests } from './remote-requests.ts';
+import { isDataLoss } from './request-handler.ts';
+
+/** Reads that may be asked of the other replicas of a key, best first. */
+export interface RemoteReplica {
+  readonly nodeId: string;
+  readonly remote: Pick<RemoteRequests, 'read' | 'repair'>;
+}
+
+export interface QuorumReaderOptions {
+  readonly nodeId: string;
+  readonly store: Store;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly readHedgeMs: number;
+  readonly metrics: ReplicationMetrics;
+}
+
+export interface QuorumRead {
+  readonly key: Buffer;
+  /** R. */
+  readonly required: number;
+  readonly deadlineMs: number;
+  /** Readable replicas besides this node, which is one itself. */
+  readonly others: readonly RemoteReplica[];
+}
+
+interface Answer {
+  readonly replica: Replica;
+  readonly record: StoredRecord | undefined;
+}
+
+interface Replica {
+  readonly nodeId: string;
+  read(key: Buffer): Promise<StoredRecord | undefined>;
+  repair(key: Buffer, record: StoredRecord): Promise<void>;
+}
+
+/**
+ * Reads from R replicas, this one first; the newest version wins and is written back to the R replicas before the
+ * answer when they differ, so that a later read does not go back (PROTOCOL 19).
+ */
+export class QuorumReader {
+  private readonly options: QuorumReaderOptions;
+  private readonly self: Replica;
+
+  constructor(options: QuorumReaderOptions) {
+    this.options = options;
+    const { store, nodeId } = options;
+    this.self = {
+      nodeId,
+      // Not async: a store error must arrive like that of a peer.
+      read: (key) => new Promise((resolve) => resolve(store.get(key))),
+      repair: async (key, record) => store.apply([{ key, record, own: false }]).durable,
+    };
+  }
+
+  /**
+   * The newest record among R replicas, tombstones and expired ones included; undefined when none of them has any.
+   *
+   * @throws KvError UNAVAILABLE when fewer than R answer, DEADLINE_EXCEEDED when time is up, DATA_LOSS when damaged records
+   *   are why.
+   */
+  async read(read: QuorumRead): Promise<StoredRecord | undefined> {
+    const { clock, scheduler } = this.options;
+    const replicas = [this.self, ...read.others.map((other) => asReplica(other))];
+    const settled = settleBy<readonly Answer[]>({ clock, scheduler }, read.deadlineMs, () =>
+      timeUp(read.required),
+    );
+    const asking = new Asking(this.options, read, replicas, settled);
+    asking.begin();
+    const answers = await settled.promise.finally(() => asking.end());
+    const newest = answers.reduce<StoredRecord | undefined>(
+      (best, { record }) => newer(best, record),
+      undefined,
+    );
+    if (newest !== undefined) await this.writeBack(read, newest, answers, replicas);
+    return newest;
+  }
+
+  /** Brings enough replicas to the newest record; ones that were not asked stand in for ones that fail. */
+  private async writeBack(
+    read: QuorumRead,
+    newest: StoredRecord,
+    answers: readonly Answer[],
+    replicas: readonly Replica[],
+  ): Promise<void> {
+    const holders = answers.filter(({ record }) => compareVersions(versionOf(record), newest.version) >= 0);
+    let missing = read.required - holders.length;
+    if (missing <= 0) return;
+    const { clock, scheduler, metrics } = this.options;
+    const asked = new Set(answers.map(({ replica }) => replica));
+    const stale = answers.filter((answer) => !holders.includes(answer)).map(({ replica }) => replica);
+    const spare = replicas.filter((replica) => !asked.has(replica));
+    const { promise, resolve, reject } = settleBy<undefined>({ clock, scheduler }, read.deadlineMs, () =>
+      timeUp(read.required),
+    );
+    const candidates = [...stale, ...spare];
+    let open = 0;
+    const repairNext = (): void => {
+      const replica = candidates.shift();
+      if (replica === undefined) {
+        if (open < missing)
+          reject(tooFew(read.required, 'the newest version could not be written back to them'));
+        return;
+      }
+      open += 1;
+      replica.repair(read.key, newest).then(
+        () => {
+          open -= 1;
+          missing -= 1;
+          metrics.count('repaired_records');
+          if (missing === 0) resolve(undefined);
+        },
+        () => {
+          open -= 1;
+          repairNext();
+        },
+      );
+    };
+    for (let count = missing; count > 0; count -= 1) repairNext();
+    await promise;
+  }
+}
+
+/** Asks replicas until R have answered: as many as needed, one more for each that fails or is slow. */
+class Asking {
+  private readonly options: QuorumReaderOptions;
+  private readonly read: QuorumRead;
+  private readonly waiting: Replica[];
+  private readonly settled: Settled<readonly Answer[]>;
+  private readonly answers: Answer[] = [];
+  private readonly failures: string[] = [];
+  private open = 0;
+  private damaged = false;
+  private hedge: Timer | undefined;
+  private ended = false;
+
+  constructor(
+    options: QuorumReaderOptions,
+    read: QuorumRead,
+    replicas: readonly Replica[],
+    settled: Settled<readonly Answer[]>,
+  ) {
+    this.options = options;
+    this.read = read;
+    this.waiting = [...replicas];
+    this.settled = settled;
+  }
+
+  begin(): void {
+    for (let count = 0; count < this.read.required; count += 1) this.ask();
+    this.hedgeLater();
+  }
+
+  end(): void {
+    this.ended = true;
+    this.hedge?.cancel();
+  }
+
+  private hedgeLater(): void {
+    this.hedge = this.options.scheduler.after(this.options.readHedgeMs, () => {
+      if (this.ended || this.waiting.length === 0) return;
+      this.ask();
+      this.hedgeLater();
+    });
+  }
+
+  private ask(): void {
+    if (this.ended) return;
+    const replica = this.waiting.shift();
+    if (replica === undefined) {
+      if (this.answers.length + this.open < this.read.required) this.fail();
+      return;
+    }
+    this.open += 1;
+    replica.read(this.read.key).then(
+      (record) => {
+        this.open -= 1;
+        this.answers.push({ replica, record });
+        if (this.answers.length === this.read.required) this.settled.resolve([...this.answers]);
+      },
+      (error: unknown) => {
+        this.open -= 1;
+        this.damaged ||= isDataLoss(error);
+        this.failures.push(`${replica.nodeId}: ${messageOf(error)}`);
+        this.ask();
+      },
+    );
+  }
+
+  private fail(): void {
+    this.settled.reject(
+      this.damaged
+        ? new KvError('DATA_LOSS', `too few sound copies of the record (${this.failures.join('; ')})`)
+        : tooFew(this.read.required, this.failures.join('; ') || 'too few are connected and readable'),
+    );
+  }
+}
+
+function asReplica({ nodeId, remote }: RemoteReplica): Replica {
+  return {
+    nodeId,
+    read: (key) => remote.read(key),
+    repair: (key, record) => remote.repair([{ key, record }]),
+  };
+}
+
+function versionOf(record: StoredRecord | undefined): Version {
+  return record?.version ?? NO_VERSION;
+}
+
+function newer(a: StoredRecord | undefined, b: StoredRecord | undefined): StoredRecord | undefined {
+  return compareVersions(versionOf(a), versionOf(b)) >= 0 ? a : b;
+}
+
+function timeUp(required: number): KvError {
+  return new KvError(
+    'DEADLINE_EXCEEDED',
+    `the deadline passed before ${required} replicas had answered the read`,
+    {
+      retryable: true,
+    },
+  );
+}
+
+function tooFew(required: number, why: string): KvError {
+  return new KvError('UNAVAILABLE', `the read needs ${required} replicas: ${why}`);
+}
