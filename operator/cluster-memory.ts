@@ -1,5 +1,6 @@
 import type { AdminClient } from '../client/admin-client.ts';
 import type { ClusterMap } from '../model/cluster-map.ts';
+import type { Availability } from './availability.ts';
 
 /**
  * What this process remembers of one KVCluster (by UID) from one reconciliation to the next. Nothing in it is needed
@@ -16,6 +17,8 @@ export interface ClusterMemory {
   silentSinceMs: number | undefined;
   /** How often in a row each node was found wanting. */
   readonly misses: Map<string, number>;
+  /** How often in a row the cluster was found not available, and what was last found when it was. */
+  available: { readonly misses: number; readonly last: Availability | undefined };
 }
 
 /** Memories by the key of the cluster. */
@@ -34,6 +37,7 @@ export class ClusterMemories {
       map: undefined,
       silentSinceMs: undefined,
       misses: new Map(),
+      available: { misses: 0, last: undefined },
     };
     this.memories.set(key, memory);
     return memory;

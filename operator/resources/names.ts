@@ -61,7 +61,7 @@ export function objectNames(name: string) {
     podDisruptionBudget: name,
     backup: `${name}-backup`,
     pod: (ordinal: number) => `${name}-${ordinal}`,
-    volumeClaim: (ordinal: number) => `${DATA_VOLUME}-${name}-${ordinal}`,
+    volumeClaimOf: (pod: string) => `${DATA_VOLUME}-${pod}`,
   } as const;
 }
 

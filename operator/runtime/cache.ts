@@ -1,4 +1,4 @@
-import type { Clock, Scheduler } from '../../common/clock.ts';
+import { type Clock, type Scheduler, sleep } from '../../common/clock.ts';
 import type { Logger } from '../../common/log.ts';
 import type { Random } from '../../common/random.ts';
 import type { KubernetesApi, KubernetesObject } from './api.ts';
@@ -36,8 +36,10 @@ export interface CacheOptions {
 export class Cache {
   private readonly informers: ReadonlyMap<WatchedKind, ReadonlyMap<string, Informer>>;
   private readonly clusterWide: boolean;
+  private readonly scheduler: Scheduler;
 
   constructor(options: CacheOptions) {
+    this.scheduler = options.scheduler;
     this.clusterWide = options.namespaces.length === 0;
     const scopes = this.clusterWide ? [undefined] : options.namespaces;
     this.informers = new Map(
@@ -50,12 +52,23 @@ export class Cache {
 
   /** Whether every kind has been read once. */
   get hasSynced(): boolean {
-    return this.all().every((informer) => informer.hasSynced);
+    return this.everyInformer().every((informer) => informer.hasSynced);
+  }
+
+  /** Resolves when every kind has been read once. Rejects when the signal aborts. */
+  async untilSynced(signal: AbortSignal): Promise<void> {
+    while (!this.hasSynced) await sleep(this.scheduler, 50, signal);
+  }
+
+  /** Every object of a kind. */
+  all<Kind extends WatchedKind>(kind: Kind): readonly WatchedObjects[Kind][] {
+    const scopes = [...(this.informers.get(kind)?.values() ?? [])];
+    return scopes.flatMap((informer) => informer.list() as WatchedObjects[Kind][]);
   }
 
   /** Keeps the copies current until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
-    await Promise.all(this.all().map((informer) => informer.run(signal)));
+    await Promise.all(this.everyInformer().map((informer) => informer.run(signal)));
   }
 
   get<Kind extends WatchedKind>(
@@ -95,7 +108,7 @@ export class Cache {
     return this.informers.get(kind)?.get(this.clusterWide ? '' : namespace);
   }
 
-  private all(): readonly Informer[] {
+  private everyInformer(): readonly Informer[] {
     return [...this.informers.values()].flatMap((scopes) => [...scopes.values()]);
   }
 }

@@ -1,3 +1,4 @@
+import { SECRET_BYTES } from '../../common/shared-secret.ts';
 import { annotations, labelsOf, objectNames, ownedMetadata, ownerReferenceTo } from '../resources/names.ts';
 import { SECRET_KEY } from '../resources/statefulset.ts';
 import { isNotFound, type KubernetesObject } from '../runtime/api.ts';
@@ -10,7 +11,6 @@ interface Secret extends KubernetesObject {
   readonly data?: Readonly<Record<string, string>>;
 }
 
-const SECRET_BYTES = 32;
 /** How long a secret is taken as read. Secrets are not watched: that would need the right to read all of them. */
 const REREAD_MS = 60_000;
 

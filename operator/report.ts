@@ -1,0 +1,207 @@
+import { canonicalJson } from '../model/cluster-map.ts';
+import type { KVClusterStatus, NodeStatus } from '../model/kvcluster-status.ts';
+import { type Availability, availabilityOf } from './availability.ts';
+import { backupStatusOf } from './backup-status.ts';
+import type { ClusterMemory } from './cluster-memory.ts';
+import {
+  asConditions,
+  countMisses,
+  type Finding,
+  findConditions,
+  MISSES_TO_TURN,
+  transitionsOf,
+} from './conditions.ts';
+import { isHealthy, isPodReady, nodeStatusOf, type NodeView } from './nodes.ts';
+import { FIELD_MANAGER, selectorOf } from './resources/names.ts';
+import { isNotFound } from './runtime/api.ts';
+import type { EventRecorder } from './runtime/events.ts';
+import type { StoredKVCluster } from './runtime/objects.ts';
+import { pathOf, resources } from './runtime/resource.ts';
+import type { Runtime, StepContext, StepResult } from './steps/step.ts';
+
+export interface Reporter extends Runtime {
+  readonly events: EventRecorder;
+}
+
+/** What the steps came to. */
+export interface Work {
+  readonly progress: StepResult;
+  /** The backup step's own outcome: it never stops the data path. */
+  readonly backupStep: StepResult;
+}
+
+/** Writes Ready=False first when the spec is new: a wait right after an edit must not see the old True. */
+export async function announceGeneration(
+  options: Reporter,
+  object: StoredKVCluster,
+  signal: AbortSignal,
+): Promise<StoredKVCluster> {
+  const { generation = 0 } = object.metadata;
+  const before = object.status ?? {};
+  if (before.observedGeneration === generation) return object;
+  const finding: Finding = {
+    type: 'Ready',
+    status: 'False',
+    reason: 'NewGeneration',
+    message: 'The spec has changed; looking at what is to be done.',
+  };
+  const standing = before.conditions ?? [];
+  const others = standing.filter(({ type }) => type !== 'Ready');
+  const ready = asConditions([finding], standing, stamp(options, generation));
+  const status = { ...before, observedGeneration: generation, conditions: [...ready, ...others] };
+  return (await writeStatus(options, object, status, signal)) ?? object;
+}
+
+/** Says what is wrong with a spec that got past the API server; nothing else is looked at. */
+export async function reportInvalid(
+  options: Reporter,
+  object: StoredKVCluster,
+  problems: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  const before = object.status ?? {};
+  const message = `The spec is refused: ${problems.join('; ')}.`;
+  const reason = 'InvalidSpec';
+  const findings: readonly Finding[] = [
+    { type: 'Ready', status: 'False', reason, message },
+    { type: 'Progressing', status: 'False', reason: 'Blocked', message },
+    { type: 'Degraded', status: 'True', reason, message },
+  ];
+  const standing = before.conditions ?? [];
+  const changed = asConditions(findings, standing, stamp(options, object.metadata.generation ?? 0));
+  const kept = standing.filter(({ type }) => changed.every((condition) => condition.type !== type));
+  await writeReport(options, object, { ...before, conditions: [...changed, ...kept] }, signal);
+}
+
+/** Writes how the cluster stands, once, last, and only when it changed; one Event for each transition. */
+export async function reportStatus(
+  options: Reporter,
+  context: StepContext,
+  object: StoredKVCluster,
+  work: Work,
+): Promise<void> {
+  const { cache, cluster, memory, nodes, spec, signal } = context;
+  const { generation = 0 } = object.metadata;
+  const before = object.status ?? {};
+  const ofBackup = selectorOf(cluster, 'backup');
+  const backup = backupStatusOf(
+    before.backup,
+    cache.list('jobs', cluster.namespace, ofBackup),
+    cache.list('pods', cluster.namespace, ofBackup),
+  );
+  const down = countMisses(memory.misses, nodes);
+  const findings = findConditions({
+    spec,
+    availability: settle(memory, availabilityOfNodes(memory, nodes)),
+    down,
+    initialised: memory.map?.initialised === true,
+    ...work,
+    backup,
+  });
+  const shown = nodes.map((node) => shownStatusOf(node, memory, before.nodes ?? []));
+  const status: KVClusterStatus = {
+    observedGeneration: generation,
+    replicas: nodes.filter(({ pod }) => pod !== undefined).length,
+    readyReplicas: nodes.filter(({ pod }) => isPodReady(pod)).length,
+    inSyncReplicas: shown.filter(({ inSync }) => inSync).length,
+    selector: labelSelector(selectorOf(cluster, 'node')),
+    image: context.image,
+    nodes: shown,
+    conditions: asConditions(findings, before.conditions ?? [], stamp(options, generation)),
+    ...(memory.map === undefined ? {} : { clusterId: memory.map.clusterId, epoch: memory.map.epoch }),
+    ...(backup === undefined ? {} : { backup }),
+  };
+  await writeReport(options, object, status, signal);
+}
+
+function availabilityOfNodes({ map }: ClusterMemory, nodes: readonly NodeView[]): Availability {
+  const asked = nodes.map(({ nodeId, target, answer }) => ({
+    nodeId,
+    running: target !== undefined,
+    answer,
+  }));
+  return availabilityOf(map, asked);
+}
+
+/** Lets an available cluster be found wanting a few times before it is said so, unless no node runs at all. */
+function settle(memory: ClusterMemory, found: Availability): Availability {
+  if (found.status === 'True') {
+    memory.available = { misses: 0, last: found };
+    return found;
+  }
+  const { misses, last } = memory.available;
+  memory.available = { misses: misses + 1, last };
+  const certain = found.reason === 'NoNodeRunning' || misses + 1 >= MISSES_TO_TURN;
+  return certain || last === undefined ? found : last;
+}
+
+/** A node as shown: single failed questions leave what was shown before. */
+function shownStatusOf(node: NodeView, { misses }: ClusterMemory, before: readonly NodeStatus[]): NodeStatus {
+  const fresh = nodeStatusOf(node);
+  if (isHealthy(node)) return fresh;
+  const standing = before.find(({ name }) => name === node.nodeId);
+  const counted = misses.get(node.nodeId) ?? 0;
+  return standing !== undefined && counted < MISSES_TO_TURN ? standing : { ...fresh, inSync: false };
+}
+
+function labelSelector(labels: Readonly<Record<string, string>>): string {
+  return Object.entries(labels)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(',');
+}
+
+function stamp({ clock }: Runtime, generation: number): { generation: number; now: string } {
+  return { generation, now: new Date(clock.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z') };
+}
+
+async function writeReport(
+  options: Reporter,
+  object: StoredKVCluster,
+  status: KVClusterStatus,
+  signal: AbortSignal,
+): Promise<void> {
+  const written = await writeStatus(options, object, status, signal);
+  if (written === undefined) return;
+  const about = { ...object, apiVersion: resources.kvClusters.apiVersion, kind: resources.kvClusters.kind };
+  for (const transition of transitionsOf(object.status?.conditions ?? [], status.conditions ?? [])) {
+    await options.events.record(about, transition, signal);
+  }
+}
+
+/** The object as written; undefined when there was nothing to write, or nothing to write to any more. */
+async function writeStatus(
+  { api, writer, log }: Reporter,
+  object: StoredKVCluster,
+  status: KVClusterStatus,
+  signal: AbortSignal,
+): Promise<StoredKVCluster | undefined> {
+  if (canonicalJson(comparable(status)) === canonicalJson(comparable(object.status ?? {}))) return undefined;
+  const { name, namespace, uid } = object.metadata;
+  try {
+    const written = await api.request<StoredKVCluster>({
+      method: 'PATCH',
+      path: pathOf(resources.kvClusters, { namespace, name, subresource: 'status' }),
+      query: { fieldManager: FIELD_MANAGER, force: 'true' },
+      contentType: 'application/apply-patch+yaml',
+      body: {
+        apiVersion: resources.kvClusters.apiVersion,
+        kind: resources.kvClusters.kind,
+        metadata: { name, namespace, uid },
+        status,
+      },
+      signal,
+    });
+    await writer.untilSeen('kvClusters', written);
+    return written;
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    log.debug({ namespace, name }, 'the KVCluster is gone');
+    return undefined;
+  }
+}
+
+/** Without what depends on the order in which conditions were merged. */
+function comparable(status: KVClusterStatus): KVClusterStatus {
+  const { conditions = [], ...rest } = status;
+  return { ...rest, conditions: conditions.toSorted((a, b) => (a.type < b.type ? -1 : 1)) };
+}
