@@ -17,6 +17,8 @@ export interface ClusterMemory {
   silentSinceMs: number | undefined;
   /** How often in a row each node was found wanting. */
   readonly misses: Map<string, number>;
+  /** What was last logged of a reconciliation. */
+  lastOutcome: string;
   /** How often in a row the cluster was found not available, and what was last found when it was. */
   available: { readonly misses: number; readonly last: Availability | undefined };
 }
@@ -37,6 +39,7 @@ export class ClusterMemories {
       map: undefined,
       silentSinceMs: undefined,
       misses: new Map(),
+      lastOutcome: '',
       available: { misses: 0, last: undefined },
     };
     this.memories.set(key, memory);

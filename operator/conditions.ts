@@ -76,7 +76,7 @@ function findDegraded({ progress, backupStep, down, initialised }: HealthFacts):
   if (backupStep.kind === 'blocked') {
     return { type, status: 'True', reason: backupStep.reason, message: backupStep.message };
   }
-  return { type, status: 'False', reason: 'AsExpected', message: 'All nodes serve and are in sync.' };
+  return { type, status: 'False', reason: 'AsExpected', message: 'Nothing needs attention.' };
 }
 
 /** Why a node counts as down, without anything that changes from one look to the next. */
@@ -153,8 +153,9 @@ export function transitionsOf(
     const standing = before.find((condition) => condition.type === type);
     const good = goodStatus[type];
     if (good === undefined || standing?.status === status) return [];
-    // A condition that begins its life in order is no news.
-    if (standing === undefined && (status === 'Unknown' || status === good)) return [];
+    // That a new cluster does not serve yet is no news.
+    if (standing === undefined && (status === 'Unknown' || status === good || type === 'Available'))
+      return [];
     const isNormal = status === good || type === 'Progressing';
     return [{ type: isNormal ? 'Normal' : 'Warning', reason, message } as const];
   });

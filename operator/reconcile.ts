@@ -103,12 +103,21 @@ async function walk(context: StepContext): Promise<Work> {
   for (const step of dataPath) {
     progress = await step(context);
     if (progress.kind !== 'continue') {
-      const { kind, ...why } = progress;
-      context.log.info({ step: step.name, outcome: kind, ...why }, 'reconciliation is not finished');
+      tell(context, step.name, progress);
       break;
     }
   }
+  if (progress.kind === 'continue') tell(context, 'all steps', progress);
   const ownsNames = progress.kind === 'continue' || context.memory.map !== undefined;
   const backupStep = ownsNames && progress.kind !== 'blocked' ? await applyBackup(context) : proceed;
   return { progress, backupStep };
+}
+
+/** Logs how far it came, when that is not what was logged last. */
+function tell({ memory, log }: StepContext, step: string, result: StepResult): void {
+  const outcome = JSON.stringify([step, result]);
+  if (memory.lastOutcome === outcome) return;
+  memory.lastOutcome = outcome;
+  if (result.kind === 'continue') log.info({}, 'reconciled');
+  else log.info({ step, outcome: result.kind, reason: result.reason, why: result.message }, 'not finished');
 }

@@ -8,6 +8,7 @@ import type {
   V1StatefulSet,
   V1TopologySpreadConstraint,
 } from '../runtime/kubernetes.ts';
+import { firstDifference } from '../runtime/live-compare.ts';
 import {
   type ClusterIdentity,
   DATA_VOLUME,
@@ -53,9 +54,12 @@ export function buildStatefulSet(options: StatefulSetOptions): Json<V1StatefulSe
     metadata: ownedMetadata(cluster, names.statefulSet, 'node'),
     spec: {
       serviceName: fixed?.serviceName ?? names.headlessService,
-      selector: fixed?.selector ?? { matchLabels: selectorOf(cluster, 'node') },
+      selector: asFixed({ matchLabels: selectorOf(cluster, 'node') }, fixed?.selector),
       podManagementPolicy: fixed?.podManagementPolicy ?? 'Parallel',
-      volumeClaimTemplates: fixed?.volumeClaimTemplates?.map(asTemplate) ?? [claimTemplate(spec.storage)],
+      volumeClaimTemplates: asFixed(
+        [claimTemplate(spec.storage)],
+        fixed?.volumeClaimTemplates?.map(asTemplate),
+      ),
       replicas,
       // The operator restarts pods: with Parallel the controller would take down all unavailable ones at once.
       updateStrategy: { type: 'OnDelete' },
@@ -175,6 +179,11 @@ export function claimSpec(storage: KVClusterStorage): Wire<V1PersistentVolumeCla
     resources: { requests: { storage: storage.size } },
     ...(storage.storageClassName === undefined ? {} : { storageClassName: storage.storageClassName }),
   };
+}
+
+/** A field that cannot be changed: as it is, where that is something else than what a new set would get. */
+function asFixed<T>(wanted: T, live: T | undefined): T {
+  return live === undefined || firstDifference(wanted, live) === undefined ? wanted : live;
 }
 
 /** A claim template of the live set, without what the API server keeps in it. */
