@@ -28,6 +28,8 @@ const everyValue: HelmValues = {
   imagePullSecrets: [{ name: 'pull' }],
   nodeImage: 'example/nodes:1',
   replicas: 2,
+  concurrency: 2,
+  clusterDomain: 'example.local',
   logLevel: 'debug',
   serviceAccount: { name: 'account', annotations: { a: 'b' } },
   podLabels: { team: 'storage' },

@@ -1,11 +1,12 @@
 {{/*
 What the operator may do where it watches KVClusters: the verbs and resources that it uses, and no others. Secrets are
 read one by one, by the name that the operator gave them: to list or watch some would be the right to read all.
+Objects are made by server-side apply, which the API server calls a patch, but for which it asks the right to create too.
 */}}
 {{- define "kvcluster.rules" -}}
 - apiGroups: [kvcluster.io]
   resources: [kvclusters]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [kvcluster.io]
   resources: [kvclusters/status]
   verbs: [patch]
@@ -25,7 +26,7 @@ read one by one, by the name that the operator gave them: to list or watch some 
   verbs: [get, list, watch, create, patch]
 - apiGroups: [batch]
   resources: [cronjobs]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [list, watch]
@@ -46,5 +47,5 @@ read one by one, by the name that the operator gave them: to list or watch some 
   verbs: [create]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}

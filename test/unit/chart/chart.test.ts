@@ -51,6 +51,7 @@ describe('the chart', () => {
     ['an unknown pull policy', { image: { pullPolicy: 'Sometimes' } }],
     ['an image with a space', { nodeImage: 'a b' }],
     ['fewer than no replicas', { replicas: -1 }],
+    ['more at a time than the operator takes', { concurrency: 1000 }],
     ['an unknown log level', { logLevel: 'loud' }],
     ['a label that is no string', { podLabels: { a: 1 } }],
     ['something other than requests and limits', { resources: { cpu: 1 } }],
