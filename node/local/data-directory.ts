@@ -1,0 +1,74 @@
+import { mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  LOCAL_CLUSTER_FILE,
+  LOCAL_SECRET_FILE,
+  type LocalCluster,
+  encodeLocalCluster,
+  readLocalCluster,
+} from '../../client/local-cluster.ts';
+import { KvError } from '../../common/errors.ts';
+import type { Random } from '../../common/random.ts';
+import { SECRET_BYTES, readSharedSecret } from '../../common/shared-secret.ts';
+import type { KVCluster } from '../../model/kvcluster.ts';
+
+/** Makes the data directory, for its owner alone. */
+export async function makeDataDirectory(dataDir: string): Promise<void> {
+  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+}
+
+/** Path of the cluster's secret, which is made when there is none: mode 0600. */
+export async function ensureSecret(
+  dataDir: string,
+  random: Random,
+): Promise<{ path: string; secret: Buffer }> {
+  const path = join(dataDir, LOCAL_SECRET_FILE);
+  if (!existsSync(path)) {
+    // A crash between the two leaves no half-written secret.
+    const fresh = `${path}.new`;
+    const file = await open(fresh, 'w', 0o600);
+    try {
+      await file.writeFile(random.bytes(SECRET_BYTES));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(fresh, path);
+  }
+  return { path, secret: await readSharedSecret(path) };
+}
+
+/**
+ * Checks that the directory's cluster, if it has one, is the one to run, and notes the addresses of this run for kvctl.
+ *
+ * @throws KvError FAILED_PRECONDITION naming what differs.
+ */
+export async function noteCluster(dataDir: string, cluster: KVCluster, layout: LocalCluster): Promise<void> {
+  const path = join(dataDir, LOCAL_CLUSTER_FILE);
+  if (existsSync(path)) {
+    const held = readLocalCluster(dataDir);
+    if (held.namespace !== cluster.namespace || held.name !== cluster.name) {
+      throw otherCluster(
+        dataDir,
+        `${held.namespace}/${held.name}, not ${cluster.namespace}/${cluster.name}`,
+        'choose another --data-dir',
+      );
+    }
+    if (held.nodes.length !== layout.nodes.length) {
+      throw otherCluster(
+        dataDir,
+        `${held.nodes.length} nodes, not ${layout.nodes.length}`,
+        `changing that is not supported yet: use --nodes ${held.nodes.length} or another --data-dir`,
+      );
+    }
+  }
+  const text = encodeLocalCluster(layout);
+  if (existsSync(path) && (await readFile(path, 'utf8')) === text) return;
+  await writeFile(`${path}.new`, text);
+  await rename(`${path}.new`, path);
+}
+
+function otherCluster(dataDir: string, what: string, advice: string): KvError {
+  return new KvError('FAILED_PRECONDITION', `${dataDir} holds a cluster of ${what}; ${advice}`);
+}
