@@ -8,8 +8,9 @@ import type { V1Job, V1Pod } from './runtime/kubernetes.ts';
 const summarySchema = z.object({
   id: z.string().max(253),
   records: z.int().min(0),
-  sizeBytes: z.int().min(0),
+  bytes: z.int().min(0),
 });
+const failureSchema = z.object({ error: z.string() });
 
 const MAX_FAILURE_LENGTH = 512;
 
@@ -58,7 +59,7 @@ function withSuccess(
       ? {}
       : {
           lastSuccessName: summary.id,
-          lastSuccessSizeBytes: summary.sizeBytes,
+          lastSuccessSizeBytes: summary.bytes,
           lastSuccessRecords: summary.records,
         }),
   };
@@ -71,9 +72,10 @@ function withFailure(
   pods: readonly Json<V1Pod>[],
 ): BackupStatus {
   if ((status.lastFailureTime ?? '') >= time) return status;
-  const told = messagesOf(job, pods).at(-1);
+  const last = messagesOf(job, pods).at(-1) ?? '';
+  const told = failureSchema.safeParse(jsonOf(last)).data?.error ?? last;
   const reason = job.status?.conditions?.find((entry) => entry.type === 'Failed')?.message;
-  const message = [told, reason].filter((part) => part !== undefined && part !== '').join('; ');
+  const message = [told, reason].filter((part = '') => part !== '').join('; ');
   return {
     ...status,
     lastFailureTime: time,
@@ -89,14 +91,19 @@ function summaryOf(
   pods: readonly Json<V1Pod>[],
 ): z.infer<typeof summarySchema> | undefined {
   for (const message of messagesOf(job, pods)) {
-    try {
-      const parsed = summarySchema.safeParse(JSON.parse(message));
-      if (parsed.success) return parsed.data;
-    } catch {
-      // The end of a log, from a run that failed.
-    }
+    const parsed = summarySchema.safeParse(jsonOf(message));
+    if (parsed.success) return parsed.data;
   }
   return undefined;
+}
+
+/** Undefined for what is no JSON: the end of the log of a run that could not write its summary. */
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Termination messages of a job's pods, oldest first. */

@@ -7,6 +7,7 @@ import { claimSpec, SECRET_KEY, SECRET_PATH } from './statefulset.ts';
 
 export const BACKUP_CONTAINER = 'backup';
 const BACKUP_PATH = '/backup';
+const TERMINATION_MESSAGE_PATH = '/dev/termination-log';
 /** A job that has not ended by then is stopped and counts as failed: it must not hold up the next for ever. */
 const JOB_DEADLINE_SECONDS = 6 * 3600;
 /** A run that could not start for this long is skipped. */
@@ -59,11 +60,12 @@ export function buildBackupCronJob({ cluster, spec, backup, image }: BackupCronJ
                     'kvctl',
                     'backup',
                     'create',
-                    `--endpoint=${names.headlessService}.${cluster.namespace}`,
+                    `--service=${names.headlessService}.${cluster.namespace}`,
                     `--secret-file=${SECRET_PATH}/${SECRET_KEY}`,
                     `--target=${BACKUP_PATH}`,
+                    `--summary-file=${TERMINATION_MESSAGE_PATH}`,
                   ],
-                  terminationMessagePath: '/dev/termination-log',
+                  terminationMessagePath: TERMINATION_MESSAGE_PATH,
                   terminationMessagePolicy: 'FallbackToLogsOnError',
                   resources: { requests: { cpu: '100m', memory: '256Mi' } },
                   securityContext: restrictedContainer,
