@@ -103,22 +103,29 @@ const lastingTroubles = new Set([
   'CrashLoopBackOff',
   'CreateContainerConfigError',
   'CreateContainerError',
+  'RunContainerError',
+]);
+/** Two of these take turns while an image is tried again and again. */
+const imageTroubles = new Set([
   'ErrImageNeverPull',
   'ErrImagePull',
   'ImageInspectError',
   'ImagePullBackOff',
   'InvalidImageName',
-  'RunContainerError',
 ]);
 
-/** What keeps a pod's node from running, when it is not just starting. */
+/**
+ * What keeps a pod's node from running, when it is not just starting. The kubelet's own words are left out where they
+ * change with every attempt: they would make a new status of each.
+ */
 export function podTrouble(pod: Json<V1Pod>): string | undefined {
   const container = nodeContainerStatus(pod);
   const { reason = '', message = '' } = container?.state?.waiting ?? {};
+  if (imageTroubles.has(reason)) return `the image ${imageOf(pod) ?? ''} cannot be had`;
   if (!lastingTroubles.has(reason)) return undefined;
   const last = container?.lastState?.terminated;
-  const ended = last === undefined ? '' : ` (it ended with code ${last.exitCode})`;
-  return message === '' ? `${reason}${ended}` : `${reason}: ${message}${ended}`;
+  if (last !== undefined) return `${reason}: the node ended with code ${last.exitCode}, see its log`;
+  return message === '' ? reason : `${reason}: ${message}`;
 }
 
 /** The image that the pod's node runs. */
