@@ -4,7 +4,7 @@ import type { StoreLimits } from './limits.ts';
 import type { Layer, Overlay, OverlayRecord } from './overlay.ts';
 import type { IndexedState, StateRecord } from './state.ts';
 import type { CeilingValues } from './entry.ts';
-import { APPLIED_NAME, encodeApplied, encodeCursor, userName } from './state-meta.ts';
+import { APPLIED_NAME, encodeApplied, encodeCursor, sealMeta, userName } from './state-meta.ts';
 
 export interface CheckpointerOptions {
   readonly overlay: Overlay;
@@ -137,11 +137,12 @@ export class Checkpointer {
       key,
       bytes: record.bytes,
     }));
+    const sealed = new Map([...meta].map(([name, value]) => [name, sealMeta(name, value)]));
     return new Promise((resolve, reject) => {
       const watchdog = scheduler.after(limits.commitTimeoutMs, () =>
         reject(new Error(`the state did not commit within ${limits.commitTimeoutMs} ms`)),
       );
-      state.commit({ records, meta }).then(
+      state.commit({ records, meta: sealed }).then(
         () => {
           watchdog.cancel();
           resolve();

@@ -4,6 +4,8 @@ import { emptyLayer, type Layer } from './overlay.ts';
 
 /** Entries that are written and synced together. */
 export interface CommitGroup {
+  /** Counts the groups; unlike sequences it differs for groups that hold nothing but ceilings. */
+  readonly order: number;
   /** Sequence of the entry before its first. */
   readonly sequence: number;
   readonly writer: EntryWriter;
@@ -35,6 +37,7 @@ export class GroupCommit {
   private readonly seed: number;
   /** Oldest first; the first one is being written when `writing`. */
   private readonly groups: CommitGroup[] = [];
+  private begun = 0;
   private writing = false;
   private scheduled = false;
   private failure: Error | undefined;
@@ -58,7 +61,15 @@ export class GroupCommit {
     promise.catch(() => undefined);
     const settle = { resolve: () => resolve(undefined), reject };
     const writer = new EntryWriter(this.seed);
-    const group = { sequence, writer, layer: emptyLayer(sequence, head), durable: promise, settle };
+    this.begun += 1;
+    const group = {
+      order: this.begun,
+      sequence,
+      writer,
+      layer: emptyLayer(sequence, head),
+      durable: promise,
+      settle,
+    };
     this.groups.push(group);
     if (!this.scheduled) {
       this.scheduled = true;

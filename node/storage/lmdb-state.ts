@@ -1,6 +1,9 @@
 import { open, type Database, type RootDatabase } from 'lmdb';
+import { messageOf } from '../../common/errors.ts';
+import { prepareLmdbFile } from './lmdb-file.ts';
 import type { IndexedState, StateRow, StateStatistics, StateTransaction } from './state.ts';
 import type { KeyRange } from './store.ts';
+import { StoreCorrupt, StoreUnsupported } from './store-errors.ts';
 
 const PARTITION_BYTES = 2;
 const MAX_KEY_BYTES = 1024;
@@ -33,53 +36,55 @@ export class LmdbState implements IndexedState {
   private closing: Promise<void> | undefined;
   private statisticsNow: StateStatistics | undefined;
 
-  private constructor(directory: string) {
-    this.root = open<Buffer, Buffer>({
-      path: directory,
-      // Or a directory whose name has a dot would be taken for a file.
-      noSubdir: false,
-      encoding: 'binary',
-      keyEncoding: 'binary',
-      cache: false,
-      overlappingSync: false,
-      mapSize: MAP_BYTES,
-      safeRestore: true,
-    } as Parameters<typeof open<Buffer, Buffer>>[0]);
+  private constructor(root: RootDatabase<Buffer, Buffer>) {
     const options = { encoding: 'binary', keyEncoding: 'binary', cache: false } as const;
-    this.data = this.root.openDB<Buffer, Buffer>({ ...options, name: 'data' });
-    this.meta = this.root.openDB<Buffer, Buffer>({ ...options, name: 'meta' });
+    this.root = root;
+    this.data = root.openDB<Buffer, Buffer>({ ...options, name: 'data' });
+    this.meta = root.openDB<Buffer, Buffer>({ ...options, name: 'meta' });
   }
 
   /**
-   * Opens the environment in a directory, or creates it.
+   * Opens the environment in an existing directory, or creates it.
    *
-   * @throws whatever LMDB says when the files are damaged.
+   * @throws StoreCorrupt when the files are damaged; errors of the file system as they come.
    */
-  static open(directory: string): LmdbState {
-    return new LmdbState(directory);
+  static async open(directory: string): Promise<LmdbState> {
+    await prepareLmdbFile(directory);
+    const root = translated(() => open<Buffer, Buffer>(environmentOptions(directory)));
+    try {
+      return translated(() => new LmdbState(root));
+    } catch (error) {
+      await root.close();
+      throw error;
+    }
   }
 
   get(partition: number, key: Buffer): Buffer | undefined {
     this.scratch.writeUInt16BE(partition, 0);
     key.copy(this.scratch, PARTITION_BYTES);
-    const found = this.data.getBinaryFast(this.scratch.subarray(0, PARTITION_BYTES + key.length));
+    const stateKey = this.scratch.subarray(0, PARTITION_BYTES + key.length);
+    const found = translated(() => this.data.getBinaryFast(stateKey));
     return found === undefined ? undefined : copyOf(found);
   }
 
   scan(partition: number, range: KeyRange): StateRow[] {
-    const rows: StateRow[] = [];
-    for (const { key, value } of this.data.getRange(bounds(partition, range))) {
-      rows.push({ key: asBuffer(key).subarray(PARTITION_BYTES), bytes: copyOf(value) });
-    }
-    return rows;
+    return translated(() => {
+      const rows: StateRow[] = [];
+      for (const { key, value } of this.data.getRange(bounds(partition, range))) {
+        rows.push({ key: asBuffer(key).subarray(PARTITION_BYTES), bytes: copyOf(value) });
+      }
+      return rows;
+    });
   }
 
   readAllMeta(): Map<string, Buffer> {
-    const values = new Map<string, Buffer>();
-    for (const { key, value } of this.meta.getRange({})) {
-      values.set(asBuffer(key).toString('utf8'), copyOf(value));
-    }
-    return values;
+    return translated(() => {
+      const values = new Map<string, Buffer>();
+      for (const { key, value } of this.meta.getRange({})) {
+        values.set(asBuffer(key).toString('utf8'), copyOf(value));
+      }
+      return values;
+    });
   }
 
   commit(transaction: StateTransaction): Promise<void> {
@@ -101,7 +106,7 @@ export class LmdbState implements IndexedState {
 
   statistics(): StateStatistics {
     // Counting looks through the list of free pages: once for each transaction is enough.
-    this.statisticsNow ??= readStatistics(this.data);
+    this.statisticsNow ??= translated(() => readStatistics(this.data));
     return this.statisticsNow;
   }
 
@@ -112,6 +117,37 @@ export class LmdbState implements IndexedState {
       () => undefined,
     );
     return this.closing;
+  }
+}
+
+function environmentOptions(directory: string): Parameters<typeof open<Buffer, Buffer>>[0] {
+  return {
+    path: directory,
+    // Or a directory whose name has a dot would be taken for a file.
+    noSubdir: false,
+    encoding: 'binary',
+    keyEncoding: 'binary',
+    cache: false,
+    overlappingSync: false,
+    mapSize: MAP_BYTES,
+    safeRestore: true,
+  } as Parameters<typeof open<Buffer, Buffer>>[0];
+}
+
+const MDB_VERSION_MISMATCH = -30_794;
+/** MDB_PAGE_NOTFOUND, MDB_CORRUPTED, MDB_PANIC, MDB_INVALID. */
+const DAMAGE = new Set<unknown>([-30_797, -30_796, -30_795, -30_793]);
+
+/** Runs `action`; LMDB's word for damage becomes ours. */
+function translated<T>(action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined;
+    if (DAMAGE.has(code)) throw new StoreCorrupt(`the state is damaged: ${messageOf(error)}`, error);
+    if (code === MDB_VERSION_MISMATCH)
+      throw new StoreUnsupported(`the state was written by another version of LMDB`);
+    throw error;
   }
 }
 

@@ -47,7 +47,7 @@ export async function lockDirectory(directory: string, logger: Logger): Promise<
       if (isInUse(error)) throw error;
       logger.warn(
         { error: messageOf(error) },
-        'the data volume cannot hold a lock for other hosts of containers',
+        'the data volume cannot hold sockets: a second process in another container would not be noticed',
       );
     }
     return { release };

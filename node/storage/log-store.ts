@@ -20,7 +20,14 @@ import { decodeRecord } from './record.ts';
 import { recover, type Recovered } from './recovery.ts';
 import { scanRecords } from './scan.ts';
 import { STORE_ID_BYTES } from './segment.ts';
-import { APPLIED_NAME, cursorName, encodeApplied, encodeIdentity, STORE_NAME } from './state-meta.ts';
+import {
+  APPLIED_NAME,
+  cursorName,
+  encodeApplied,
+  encodeIdentity,
+  sealMeta,
+  STORE_NAME,
+} from './state-meta.ts';
 import type { IndexedState } from './state.ts';
 import { StoreCorrupt, StoreUnsupported } from './store-errors.ts';
 import type {
@@ -183,11 +190,9 @@ export class LogStore implements Store {
     for (const mutation of mutations) {
       const decided = this.applyOne(mutation);
       outcomes.push(decided.outcome);
-      if (decided.group !== undefined && (group === undefined || decided.group.sequence > group.sequence)) {
-        group = decided.group;
-      }
+      group = later(group, decided.group);
     }
-    if (cursor !== undefined) group = this.applyCursor(cursor) ?? group;
+    if (cursor !== undefined) group = later(group, this.applyCursor(cursor));
     if (this.ownHead !== headBefore) this.notifyAppend();
     return { outcomes, durable: group?.durable ?? DONE };
   }
@@ -240,9 +245,9 @@ export class LogStore implements Store {
     return this.ceilings.clockMs;
   }
 
-  raiseClockCeiling(wallMs: number): Promise<void> {
+  async raiseClockCeiling(wallMs: number): Promise<void> {
     this.checkWritable();
-    return this.ceilings.clockNeeds(wallMs) ? this.collecting().durable : DONE;
+    if (this.ceilings.clockNeeds(wallMs)) await this.collecting().durable;
   }
 
   readMeta(name: string): Buffer | undefined {
@@ -250,7 +255,7 @@ export class LogStore implements Store {
     return this.meta.get(name);
   }
 
-  writeMeta(name: string, value: Buffer): Promise<void> {
+  async writeMeta(name: string, value: Buffer): Promise<void> {
     this.checkWritable();
     checkMeta(name, value);
     const group = this.collecting();
@@ -259,7 +264,7 @@ export class LogStore implements Store {
     group.writer.meta(this.nextSequence(group), name, copy);
     group.layer.meta.set(name, copy);
     this.overlay.grow(group.layer, copy.length);
-    return group.durable;
+    await group.durable;
   }
 
   statistics(): StoreStatistics {
@@ -324,11 +329,15 @@ export class LogStore implements Store {
     return record.checksum > previous.checksum;
   }
 
-  /** Moves forward only; undefined when there is nothing to do. */
+  /** Moves forward only. Returns the group that makes a cursor at least this far durable; undefined when one is. */
   private applyCursor(cursor: LogCursor): CommitGroup | undefined {
     const name = cursorName(cursor);
     const newest = this.newestCursors.get(name);
-    if (newest !== undefined && newest.sequence >= cursor.sequence) return undefined;
+    if (newest !== undefined && newest.sequence >= cursor.sequence) {
+      if ((this.syncedCursors.get(name)?.sequence ?? -1) >= cursor.sequence) return undefined;
+      const layer = this.overlay.pendingLayerOfCursor(name, cursor.sequence);
+      return layer === undefined ? undefined : this.groups.groupOf(layer);
+    }
     const group = this.collecting();
     group.writer.cursor(this.nextSequence(group), cursor);
     group.layer.cursors.set(name, cursor);
@@ -378,13 +387,13 @@ export class LogStore implements Store {
     return bytes === undefined ? undefined : decodeRecord(key, bytes);
   }
 
-  /** A state that cannot be read is damaged in its structure. */
+  /** A record that fails its checksum is one key's trouble; a state that cannot be read is the end of the store. */
   private guardState<T>(read: () => T): T {
     try {
       return read();
     } catch (error) {
-      if (error instanceof KvError) throw error;
-      throw this.fail(new StoreCorrupt(`the state cannot be read: ${messageOf(error)}`, error));
+      if (error instanceof KvError && !(error instanceof StoreCorrupt)) throw error;
+      throw this.fail(error);
     }
   }
 
@@ -479,6 +488,12 @@ export class LogStore implements Store {
   }
 }
 
+/** Groups are synced in order: the later one speaks for both. */
+function later(a: CommitGroup | undefined, b: CommitGroup | undefined): CommitGroup | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return b.order > a.order ? b : a;
+}
+
 function checkPartitions(wanted: number, found: number | undefined): void {
   if (!Number.isInteger(wanted) || wanted < 1 || wanted > 65_536) {
     throw new KvError('INVALID_ARGUMENT', `a store has 1 to 65536 partitions, not ${wanted}`);
@@ -511,9 +526,10 @@ async function createState(options: LogStoreOptions, storeId: Buffer, ceilings: 
     head: 0,
     ceilings: { sequence: ceilings.sequence, clockMs: ceilings.clockMs },
   };
+  const identity = encodeIdentity({ storeId, partitions: options.partitions });
   const meta = new Map([
-    [STORE_NAME, encodeIdentity({ storeId, partitions: options.partitions })],
-    [APPLIED_NAME, encodeApplied(applied)],
+    [STORE_NAME, sealMeta(STORE_NAME, identity)],
+    [APPLIED_NAME, sealMeta(APPLIED_NAME, encodeApplied(applied))],
   ]);
   await options.state.commit({ records: [], meta });
 }

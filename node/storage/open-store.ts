@@ -1,12 +1,10 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { messageOf } from '../../common/errors.ts';
 import { FileDisk, syncDirectory } from './file-disk.ts';
 import { LmdbState } from './lmdb-state.ts';
 import { lockDirectory } from './lock.ts';
 import { LogStore, type LogStoreOptions } from './log-store.ts';
 import { LOG_DIRECTORY, STATE_DIRECTORY } from './set-aside.ts';
-import { StoreCorrupt } from './store-errors.ts';
 
 export interface OpenStoreOptions extends Omit<LogStoreOptions, 'disk' | 'state' | 'release'> {
   /** The data directory: `log/` and `state/` are kept in it. Made when it is missing. */
@@ -41,11 +39,7 @@ export async function openStore(options: OpenStoreOptions): Promise<LogStore> {
 
 async function openState(directory: string): Promise<LmdbState> {
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  try {
-    const state = LmdbState.open(directory);
-    await syncDirectory(directory);
-    return state;
-  } catch (error) {
-    throw new StoreCorrupt(`the state in ${directory} cannot be opened: ${messageOf(error)}`, error);
-  }
+  const state = await LmdbState.open(directory);
+  await syncDirectory(directory);
+  return state;
 }

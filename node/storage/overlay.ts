@@ -73,6 +73,11 @@ export class Overlay {
     return this.pending.findLast((layer) => layer.records.has(keyString));
   }
 
+  /** The first unsynced layer that moves a cursor at least this far. */
+  pendingLayerOfCursor(name: string, sequence: number): Layer | undefined {
+    return this.pending.find((layer) => (layer.cursors.get(name)?.sequence ?? -1) >= sequence);
+  }
+
   /** Newest synced record of a key that is not in the state. */
   get(keyString: string): StoredRecord | undefined {
     for (let index = this.synced.length - 1; index >= 0; index -= 1) {

@@ -15,6 +15,7 @@ import {
   decodeIdentity,
   nameOfUser,
   STORE_NAME,
+  unsealMeta,
   type Applied,
   type StoreIdentity,
 } from './state-meta.ts';
@@ -63,7 +64,7 @@ const NOTHING: Recovered = {
  * @throws StoreCorrupt when synced data is damaged or missing; StoreUnsupported for a newer format.
  */
 export async function recover(disk: Disk, state: IndexedState, layerRecords: number): Promise<Recovered> {
-  const stateMeta = state.readAllMeta();
+  const stateMeta = new Map([...state.readAllMeta()].map(([name, bytes]) => [name, unsealMeta(name, bytes)]));
   const identityBytes = stateMeta.get(STORE_NAME);
   if (identityBytes === undefined) {
     if (stateMeta.size > 0) throw new StoreCorrupt('the state has values and no identity');

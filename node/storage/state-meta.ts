@@ -1,10 +1,12 @@
+import { crc32 } from 'node:zlib';
 import type { CeilingValues } from './entry.ts';
 import { STORE_ID_BYTES } from './segment.ts';
 import type { LogCursor } from './store.ts';
 import { StoreCorrupt, StoreUnsupported } from './store-errors.ts';
 
 /**
- * The named values that the store keeps in its state. Each begins with a format byte; integers are big-endian:
+ * The named values that the store keeps in its state. Each ends with a CRC-32 over its name and what precedes, and the
+ * store's own begin with a format byte; integers are big-endian:
  *
  *     store            1 | store id 16 B | partitions u32
  *     applied          1 | sequence u48 | head u48 | sequence ceiling u48 | clock ceiling ms u48
@@ -98,6 +100,30 @@ export function userName(name: string): string {
 /** The caller's name; undefined when the value is the store's own. */
 export function nameOfUser(name: string): string | undefined {
   return name.startsWith(USER_PREFIX) ? name.slice(USER_PREFIX.length) : undefined;
+}
+
+const CHECKSUM_BYTES = 4;
+
+/** A value with the checksum it is kept with. */
+export function sealMeta(name: string, value: Buffer): Buffer {
+  const bytes = Buffer.allocUnsafe(value.length + CHECKSUM_BYTES);
+  value.copy(bytes);
+  bytes.writeUInt32BE(crc32(value, crc32(name)), value.length);
+  return bytes;
+}
+
+/**
+ * The value that `sealMeta` sealed.
+ *
+ * @throws StoreCorrupt when the checksum does not fit.
+ */
+export function unsealMeta(name: string, bytes: Buffer): Buffer {
+  const end = bytes.length - CHECKSUM_BYTES;
+  const value = bytes.subarray(0, Math.max(0, end));
+  if (end < 0 || bytes.readUInt32BE(end) !== crc32(value, crc32(name))) {
+    throw new StoreCorrupt(`state value ${name} fails its checksum`);
+  }
+  return value;
 }
 
 function checkFormat(name: string, bytes: Buffer, length: number): void {

@@ -10,7 +10,9 @@ export type VolumeEvent =
   | { readonly kind: 'sync'; readonly inode: number; readonly covers: number }
   | { readonly kind: 'rename'; readonly from: string; readonly to: string }
   | { readonly kind: 'remove'; readonly name: string }
-  | { readonly kind: 'syncDir'; readonly covers: number };
+  | { readonly kind: 'syncDir'; readonly covers: number }
+  /** Something elsewhere, noted for its place in the order. */
+  | { readonly kind: 'mark' };
 
 export type DiskOperation =
   'create' | 'open' | 'read' | 'append' | 'truncate' | 'sync' | 'rename' | 'remove' | 'syncDir';
@@ -254,6 +256,8 @@ export function volumeAfterCrash(events: readonly VolumeEvent[], fates: CrashFat
         for (const change of inode?.pending.splice(0) ?? []) inode!.durable = changed(inode!.durable, change);
         break;
       }
+      case 'mark':
+        break;
       case 'syncDir':
         for (const pending of pendingNames.filter((name) => name.at < event.covers))
           rename(names, pending.event);

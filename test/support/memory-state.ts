@@ -27,7 +27,7 @@ export class MemoryStateVolume {
   apply({ records, meta }: StateTransaction): void {
     for (const { partition, key, bytes } of records) {
       let keys = this.content.partitions.get(partition);
-      if (keys === undefined) this.content.partitions.set(partition, (keys = new Map()));
+      if (keys === undefined) this.content.partitions.set(partition, (keys = new Map<string, Buffer>()));
       keys.set(byteString(key), Buffer.from(bytes));
     }
     for (const [name, value] of meta) this.content.meta.set(name, Buffer.from(value));
