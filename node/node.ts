@@ -6,6 +6,7 @@ import type { Random } from '../common/random.ts';
 import { FatalError } from './cluster/fatal-error.ts';
 import type { NodeConfig } from './config.ts';
 import { StaticDiscovery } from './discovery.ts';
+import { DnsDiscovery } from './dns-discovery.ts';
 import { createNodeMetrics, type NodeMetrics } from './metrics.ts';
 import { openData } from './open-data.ts';
 import type { Replica } from './replication/engine.ts';
@@ -52,8 +53,9 @@ export class Node {
   private constructor(parts: NodeParts) {
     this.parts = parts;
     this.metrics = createNodeMetrics();
+    const { registry } = this.metrics;
     this.http = new HttpServer({
-      metrics: this.metrics.registry,
+      metrics: { contentType: registry.contentType, metrics: () => registry.metrics() },
       unhealthyReason: () => this.failure,
       notReadyReason: () => this.notReadyReason,
       clock: parts.clock,
@@ -160,7 +162,10 @@ export class Node {
       namespace: config.namespace,
       name: config.clusterName,
       transport: new GrpcPeerTransport({ ...rest, nodeId: config.nodeId }),
-      discovery: new StaticDiscovery(config.discovery.kind === 'static' ? config.discovery.peers : []),
+      discovery:
+        config.discovery.kind === 'static'
+          ? new StaticDiscovery(config.discovery.peers)
+          : new DnsDiscovery({ ...config, clusterDomain: config.discovery.clusterDomain }),
       metrics: this.metrics.replication,
       settings: {
         heartbeatMs: config.heartbeatMs,

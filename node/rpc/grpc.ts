@@ -3,6 +3,8 @@ import {
   Metadata,
   Server,
   ServerCredentials,
+  logVerbosity,
+  setLogVerbosity,
   status,
   type ClientDuplexStream,
   type MethodDefinition,
@@ -59,6 +61,8 @@ export class RpcServer {
   private boundTo: string | undefined;
 
   constructor(options: RpcServerOptions) {
+    // It writes to standard error what its callers are told anyway.
+    setLogVerbosity(logVerbosity.NONE);
     this.server = new Server({
       'grpc.max_receive_message_length': options.maxMessageBytes,
       'grpc.max_send_message_length': options.maxMessageBytes,
