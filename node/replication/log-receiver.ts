@@ -15,6 +15,8 @@ export interface LogReceiverOptions {
   readonly store: Store;
   readonly clock: HybridClock;
   readonly tail: UnsyncedTail;
+  /** Whether a merge of the peer's records is under way or due. */
+  readonly merging: () => boolean;
   readonly scheduler: Scheduler;
   readonly metrics: ReplicationMetrics;
   readonly send: (ack: Ack) => void;
@@ -63,6 +65,9 @@ export class LogReceiver {
     const gap = entries.after > this.contiguous;
     if (gap && !entries.provisional) {
       throw new Error(`entries after ${entries.after} leave a gap: the cursor is at ${this.contiguous}`);
+    }
+    if (gap && !options.merging()) {
+      throw new Error(`the merge ended before the stream that resumes after ${entries.after} began`);
     }
     if (gap && this.beyond !== undefined && entries.after > this.beyond.through) {
       throw new Error(`entries after ${entries.after} leave a gap behind ${this.beyond.through}`);

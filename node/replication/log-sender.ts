@@ -52,6 +52,8 @@ export class LogSender {
       options.pending.passed(options.peer, options.start.after);
       options.onAcknowledged(options.start.after);
     }
+    // Where the gap ends must be known to the peer before it decides that a merge has closed it.
+    else this.sendSlice({ after: this.sent, through: this.sent, entries: [] });
     this.unsubscribe = options.store.onAppend(() => this.schedule());
     this.schedule();
   }

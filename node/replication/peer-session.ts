@@ -29,6 +29,8 @@ export interface SessionOptions {
   readonly hybridClock: HybridClock;
   readonly pending: PendingWrites;
   readonly requests: RequestHandler;
+  /** Whether this node merges its peers' records, or is about to. */
+  readonly merging: () => boolean;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly settings: ReplicationSettings;
@@ -53,6 +55,7 @@ export class PeerSession {
   private readonly sender: LogSender;
   private readonly receiver: LogReceiver;
   private current: PeerState;
+  private heardOf = false;
 
   constructor(
     options: SessionOptions,
@@ -80,6 +83,11 @@ export class PeerSession {
     this.receiver = this.receive(cursor);
     this.sender = this.sendLog(hello);
     void this.returnTail();
+  }
+
+  /** Whether the peer's end is up: from then on every entry that it appends comes on this stream. */
+  get mutual(): boolean {
+    return this.heardOf;
   }
 
   get state(): PeerState {
@@ -132,7 +140,7 @@ export class PeerSession {
       case 'heartbeat':
         this.tail.synced(body.value.durableHead);
         this.rememberDurable(body.value.durableHead);
-        this.become(stateOfHeartbeat(body.value, this.options.clock.wallMs()));
+        this.become(stateOfHeartbeat(body.value, this.options.clock.wallMs()), true);
         return;
       case 'read':
       case 'repair':
@@ -149,10 +157,12 @@ export class PeerSession {
     }
   }
 
-  private become(state: PeerState): void {
+  private become(state: PeerState, heartbeat = false): void {
     const before = this.current;
+    const first = heartbeat && !this.heardOf;
+    this.heardOf ||= heartbeat;
     this.current = state;
-    if (before.state !== state.state || before.accepting !== state.accepting) this.onStateChange();
+    if (first || before.state !== state.state || before.accepting !== state.accepting) this.onStateChange();
   }
 
   private rememberDurable(durableHead: number): void {
@@ -171,7 +181,7 @@ export class PeerSession {
   }
 
   private receive(cursor: number): LogReceiver {
-    const { store, hybridClock, scheduler, metrics } = this.options;
+    const { store, hybridClock, merging, scheduler, metrics } = this.options;
     return new LogReceiver({
       peer: this.peer,
       incarnation: this.incarnation,
@@ -179,6 +189,7 @@ export class PeerSession {
       store,
       clock: hybridClock,
       tail: this.tail,
+      merging,
       scheduler,
       metrics,
       send: (ack) => void this.link.send({ $case: 'ack', value: ack }),

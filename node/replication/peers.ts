@@ -386,8 +386,8 @@ export class Peers {
     options.logger.info({ peer: peer.nodeId, cursor: session.cursor, head: hello.head }, 'peer connected');
     this.sendHeartbeat(session);
     this.shareMap(link);
-    link.release();
     if (session.fellOff) options.onFellOff(peer.nodeId);
+    link.release();
     options.onChange();
   }
 

@@ -123,6 +123,7 @@ class RunningReplica implements Replica {
       metrics,
       maps: this.maps,
       floor: new LogFloor(store),
+      merging: () => !serving.readable,
       requests: new RequestHandler({
         store,
         ownLog,
@@ -302,7 +303,8 @@ class RunningReplica implements Replica {
     return this.others().flatMap((nodeId) => {
       const session = this.peers.session(nodeId);
       const intact = session?.state.state === 'readable' || session?.state.state === 'catching-up';
-      return session !== undefined && intact ? [{ peer: nodeId, incarnation: session.incarnation }] : [];
+      // A merge must not begin before the stream that brings what is written during it.
+      return session?.mutual === true && intact ? [{ peer: nodeId, incarnation: session.incarnation }] : [];
     });
   }
 

@@ -43,6 +43,8 @@ export interface ClusterOptions {
   readonly settings?: Partial<ReplicationSettings>;
   readonly limits?: Partial<StoreLimits>;
   readonly seed?: number;
+  /** What each operation of a disk takes. @default 0 */
+  readonly diskMs?: number;
 }
 
 /** Replicas with real stores and the real protocol in one process, over a network, disks and a clock in memory. */
@@ -151,7 +153,7 @@ export class ReplicaCluster {
     const { random, time, options } = this;
     const store = await time.run(
       LogStore.open({
-        disk: new MemoryDisk(volumes.log, scheduler),
+        disk: new MemoryDisk(volumes.log, slowed(scheduler, options.diskMs ?? 0)),
         state: new MemoryState(volumes.state, scheduler),
         partitions: PARTITIONS,
         clock,
@@ -335,6 +337,14 @@ function memberNamed(nodeId: string): Member {
     zone: '',
     state: 'active',
     pod: nodeId,
+  };
+}
+
+/** Later turns come only after a time, so that frames of the network can overtake writes to the disk. */
+function slowed(scheduler: Scheduler, delayMs: number): Scheduler {
+  return {
+    after: (afterMs, task) => scheduler.after(afterMs, task),
+    soon: (task) => void (delayMs === 0 ? scheduler.soon(task) : scheduler.after(delayMs, task)),
   };
 }
 
