@@ -9,6 +9,7 @@ import {
   encodeChunk,
   encodeManifest,
 } from '../../common/backup-format.ts';
+import { makeDirectory } from '../../common/make-directory.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import type { PlacedRecord } from './merge.ts';
 import { PARTIAL_PREFIX } from './backup-path.ts';
@@ -116,9 +117,7 @@ async function modifiedAtMs(path: string): Promise<number> {
 }
 
 async function makeDurableDirectory(path: string): Promise<void> {
-  const first = await mkdir(path, { recursive: true });
-  if (first === undefined) return;
-  for (let made = path; made.length >= first.length; made = dirname(made)) await syncDirectory(dirname(made));
+  for (const made of await makeDirectory(path)) await syncDirectory(dirname(made));
 }
 
 async function writeDurably(path: string, bytes: Buffer): Promise<void> {

@@ -1,4 +1,4 @@
-import { mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
+import { open, readFile, rename, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -12,11 +12,6 @@ import { KvError } from '../../common/errors.ts';
 import type { Random } from '../../common/random.ts';
 import { SECRET_BYTES, readSharedSecret } from '../../common/shared-secret.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
-
-/** Makes the data directory, for its owner alone. */
-export async function makeDataDirectory(dataDir: string): Promise<void> {
-  await mkdir(dataDir, { recursive: true, mode: 0o700 });
-}
 
 /** Path of the cluster's secret, which is made when there is none: mode 0600. */
 export async function ensureSecret(

@@ -3,11 +3,12 @@ import { createAdminClient } from '../../client/admin-client.ts';
 import { LOCAL_DATA_DIR } from '../../client/local-cluster.ts';
 import { type Clock, type Scheduler, abortReason } from '../../common/clock.ts';
 import type { Logger } from '../../common/log.ts';
+import { makeDirectory } from '../../common/make-directory.ts';
 import type { Random } from '../../common/random.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
 import { lockDirectory } from '../storage/lock.ts';
 import type { RunnerArguments } from './arguments.ts';
-import { ensureSecret, makeDataDirectory, noteCluster } from './data-directory.ts';
+import { ensureSecret, noteCluster } from './data-directory.ts';
 import { LOOPBACK, type LocalNode, describeLayout, layOut, memberFor, requireFreePorts } from './layout.ts';
 import { readManifest } from './manifest.ts';
 import { NodeProcess } from './node-process.ts';
@@ -38,7 +39,7 @@ const PATIENCE_MS = 5000;
 export async function runLocalCluster(options: RunnerOptions): Promise<void> {
   const { manifest, dataDir, basePort, nodes: count } = options.arguments;
   const cluster = await readManifest(manifest, count);
-  await makeDataDirectory(dataDir);
+  await makeDirectory(dataDir, 0o700);
   const lock = await lockDirectory(dataDir, options.logger);
   try {
     const nodes = await layOut(cluster, dataDir, basePort);

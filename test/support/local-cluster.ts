@@ -151,16 +151,20 @@ export class LocalTestCluster {
   }
 
   /** kill -9 of a node, whose data are gone when the runner restarts it. */
-  async wipeNode(nodeId: string): Promise<void> {
+  wipeNode(nodeId: string): Promise<void> {
     const pid = this.pidOf(nodeId);
+    return this.withoutRestarts(async () => {
+      kill(pid);
+      await waitFor({ what: `the end of ${nodeId}`, timeoutMs: 5000, intervalMs: 5 }, () => !isRunning(pid));
+      renameSync(join(this.dataDir, nodeId), join(this.directory, `${nodeId}-wiped`));
+    });
+  }
+
+  /** While `work` runs, nodes that end stay down: the runner is stopped. */
+  async withoutRestarts(work: () => Promise<void>): Promise<void> {
     this.runner.process.kill('SIGSTOP');
     try {
-      kill(pid);
-      await waitFor(
-        { what: `the end of ${nodeId}`, timeoutMs: 5000, intervalMs: 5 },
-        () => stateOf(pid) === 'Z',
-      );
-      renameSync(join(this.dataDir, nodeId), join(this.directory, `${nodeId}-wiped`));
+      await work();
     } finally {
       this.runner.process.kill('SIGCONT');
     }
