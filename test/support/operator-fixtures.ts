@@ -1,0 +1,147 @@
+import type { ClusterMap } from '../../model/cluster-map.ts';
+import { firstMap, withInitialised } from '../../model/next-map.ts';
+import type { NodeView } from '../../operator/nodes.ts';
+import type { Json } from '../../operator/runtime/api.ts';
+import type { V1Pod, V1StatefulSet } from '../../operator/runtime/kubernetes.ts';
+import type { GetStatusResponse } from '../../proto/gen/admin.ts';
+import { StoreState } from '../../proto/gen/peer.ts';
+
+/** The cluster that tests of the operator speak of. */
+export const demo = { namespace: 'ns', name: 'demo', uid: 'uid-demo' } as const;
+export const setUid = 'uid-set';
+export const members = ['demo-0', 'demo-1', 'demo-2'] as const;
+
+/** An initialised map of three members that hold everything. */
+export function demoMap(partitions = 8): ClusterMap {
+  return withInitialised(
+    firstMap({
+      clusterId: 'c'.repeat(32),
+      namespace: demo.namespace,
+      name: demo.name,
+      partitions,
+      replicationFactor: 3,
+      members: members.map((nodeId) => ({
+        nodeId,
+        host: nodeId,
+        clientPort: 50051,
+        peerPort: 50052,
+        httpPort: 9090,
+        zone: '',
+        state: 'active',
+        pod: nodeId,
+      })),
+    }),
+  );
+}
+
+export interface PodOptions {
+  readonly ready?: boolean;
+  readonly terminating?: boolean;
+  readonly revision?: string;
+  /** Reason for which the container waits. */
+  readonly waiting?: string;
+}
+
+/** A pod of the demo cluster's set. */
+export function podOf(name: string, options: PodOptions = {}): Json<V1Pod> {
+  const { ready = true, terminating = false, revision = 'new', waiting } = options;
+  return {
+    metadata: {
+      name,
+      namespace: demo.namespace,
+      uid: `uid-${name}`,
+      resourceVersion: '1',
+      labels: { 'controller-revision-hash': revision },
+      ownerReferences: [
+        { apiVersion: 'apps/v1', kind: 'StatefulSet', name: demo.name, uid: setUid, controller: true },
+      ],
+      ...(terminating ? { deletionTimestamp: '2030-01-01T00:00:00Z' } : {}),
+    },
+    spec: { containers: [{ name: 'node', image: 'kv:1' }] },
+    status: {
+      phase: waiting === undefined ? 'Running' : 'Pending',
+      podIP: '10.0.0.1',
+      conditions: [{ type: 'Ready', status: ready ? 'True' : 'False' }],
+      containerStatuses: [
+        {
+          name: 'node',
+          image: 'kv:1',
+          imageID: '',
+          ready,
+          restartCount: 0,
+          state: waiting === undefined ? { running: {} } : { waiting: { reason: waiting } },
+        },
+      ],
+    },
+  };
+}
+
+/** What a member in order answers; it reaches all others. */
+export function answerOf(nodeId: string, changes: Partial<GetStatusResponse> = {}): GetStatusResponse {
+  const map = demoMap();
+  return {
+    nodeId,
+    namespace: demo.namespace,
+    name: demo.name,
+    volume: { clusterId: map.clusterId, nodeId, incarnation: 1, bootCounter: 1 },
+    epoch: map.epoch,
+    mapHash: map.hash,
+    state: StoreState.READABLE,
+    ready: true,
+    notReadyReason: '',
+    inSync: true,
+    peers: peersOf(nodeId, []),
+    partitions: map.partitions,
+    readablePartitions: map.partitions,
+    records: 0,
+    stateBytes: 0,
+    logBytes: 0,
+    diskFreeBytes: 1,
+    diskTotalBytes: 1,
+    version: '0',
+    wallMs: 0,
+    uptimeMs: 0,
+    draining: false,
+    ...changes,
+  };
+}
+
+/** How a member sees the others, some of which it does not reach. */
+export function peersOf(nodeId: string, cut: readonly string[]): GetStatusResponse['peers'] {
+  return members
+    .filter((other) => other !== nodeId)
+    .map((other) => ({
+      nodeId: other,
+      connected: !cut.includes(other),
+      state: StoreState.READABLE,
+      behind: 0,
+      ahead: 0,
+      clockOffsetMs: 0,
+      connectedTo: members.filter((third) => third !== other),
+    }));
+}
+
+/** A node in order, with changes. */
+export function viewOf(
+  nodeId: string,
+  { pod = {}, answer = {} }: { pod?: PodOptions | null; answer?: Partial<GetStatusResponse> | null } = {},
+): NodeView {
+  return {
+    nodeId,
+    pod: pod === null ? undefined : podOf(nodeId, pod),
+    claim: undefined,
+    target: pod === null ? undefined : { nodeId, address: '10.0.0.1:50052' },
+    answer: answer === null ? undefined : answerOf(nodeId, answer),
+    silence: answer === null ? 'no answer' : '',
+  };
+}
+
+/** The demo cluster's set, whose pods should have the revision `new`. */
+export function setOf(
+  changes: Partial<NonNullable<Json<V1StatefulSet>['status']>> = {},
+): Json<V1StatefulSet> {
+  return {
+    metadata: { name: demo.name, namespace: demo.namespace, uid: setUid, generation: 2 },
+    status: { replicas: 3, observedGeneration: 2, updateRevision: 'new', ...changes },
+  };
+}
