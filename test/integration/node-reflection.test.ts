@@ -33,12 +33,12 @@ interface ReflectionClient {
 }
 
 /** A client of a standard service, as any tool that knows nothing of this software would make it. */
-function clientOf<T>(definition: PackageDefinition, path: readonly string[], address: string): T {
+function clientOf(definition: PackageDefinition, path: readonly string[], address: string): unknown {
   const found = path.reduce<unknown>(
     (inner, name) => (inner as Record<string, unknown>)[name],
     loadPackageDefinition(definition),
   );
-  return new (found as ServiceClientConstructor)(address, plaintext()) as unknown as T;
+  return new (found as ServiceClientConstructor)(address, plaintext());
 }
 
 describe('standard services of a node', () => {
@@ -55,7 +55,7 @@ describe('standard services of a node', () => {
   it('list and describe the API by reflection', async () => {
     const definition = loadSync(reflectionProto);
     const path = ['grpc', 'reflection', 'v1', 'ServerReflection'];
-    const client = clientOf<ReflectionClient>(definition, path, node.clientAddress);
+    const client = clientOf(definition, path, node.clientAddress) as ReflectionClient;
     const call = client.serverReflectionInfo();
     const ask = async (request: object): Promise<Record<string, unknown>> => {
       call.write(request);
@@ -77,7 +77,11 @@ describe('standard services of a node', () => {
 
   it('report health as readiness changes, to the end', async () => {
     const definition = loadSync(healthProto, { enums: String });
-    const client = clientOf<HealthClient>(definition, ['grpc', 'health', 'v1', 'Health'], node.clientAddress);
+    const client = clientOf(
+      definition,
+      ['grpc', 'health', 'v1', 'Health'],
+      node.clientAddress,
+    ) as HealthClient;
     const check = (service: string): Promise<unknown> =>
       new Promise((resolve) => {
         client.check({ service }, (error, answer) => resolve(error === null ? answer?.status : error.code));
