@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { KvClient, KvError } from '../../client/kv-client.ts';
 
 export interface CheckerOptions {
-  /** Client addresses, one for each node: the writer uses all, the verification each by itself. */
+  /** Client addresses: the writer uses all of them. */
   readonly endpoints: readonly string[];
   /** Keys written, over and over. @default 500 */
   readonly keys?: number;
@@ -87,9 +87,10 @@ export class Checker {
   /**
    * Compares every key at every node; call it after `stop`, when the nodes are in sync. Each sentence of the result is a
    * violation.
+   *
+   * @param endpoints where the nodes are now, one for each. @default where they were at the start
    */
-  async verify(): Promise<readonly string[]> {
-    const { endpoints } = this.options;
+  async verify(endpoints = this.options.endpoints): Promise<readonly string[]> {
     const reads = [
       ...endpoints.map((endpoint) => ({ endpoints: [endpoint], consistency: 'ONE' as const })),
       { endpoints, consistency: 'QUORUM' as const },
