@@ -138,7 +138,7 @@ export class Coordinator {
 
   /** Mints and applies in one go, so that the version is above whatever the key holds. */
   private async commit(write: Write, above: Version, late: (() => KvError) | undefined): Promise<Commit> {
-    const { store, hybridClock, ownLog, clock, view, inFlight } = this.options;
+    const { store, hybridClock, ownLog, clock, view } = this.options;
     for (;;) {
       if (clock.monotonicMs() >= write.deadlineMs) {
         throw (
@@ -150,7 +150,7 @@ export class Coordinator {
       const version = hybridClock.mint(seen);
       if (version === undefined) {
         await hybridClock.raise(seen);
-        const refusal = inFlight.closed ? 'this node is draining' : view.refusal;
+        const { refusal } = view;
         if (late === undefined && refusal !== undefined) {
           throw new KvError('UNAVAILABLE', `${refusal}; nothing was applied, send it to another node`);
         }

@@ -344,7 +344,10 @@ function memberNamed(nodeId: string): Member {
 function slowed(scheduler: Scheduler, delayMs: number): Scheduler {
   return {
     after: (afterMs, task) => scheduler.after(afterMs, task),
-    soon: (task) => void (delayMs === 0 ? scheduler.soon(task) : scheduler.after(delayMs, task)),
+    soon(task) {
+      if (delayMs === 0) scheduler.soon(task);
+      else scheduler.after(delayMs, task);
+    },
   };
 }
 
