@@ -69,7 +69,8 @@ function findDegraded({ progress, backupStep, down, initialised }: HealthFacts):
   if (progress.kind === 'blocked') {
     return { type, status: 'True', reason: progress.reason, message: progress.message };
   }
-  if (initialised && down.length > 0) {
+  const isStarting = progress.kind === 'requeueAfter' && progress.reason === 'Bootstrapping';
+  if (initialised && !isStarting && down.length > 0) {
     const each = down.map((node) => `${node.nodeId} (${describe(node)})`).join(', ');
     return { type, status: 'True', reason: 'MemberDown', message: `Not serving or not in sync: ${each}.` };
   }

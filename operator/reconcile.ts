@@ -1,4 +1,5 @@
 import { type KVClusterSpec, parseKVCluster } from '../model/kvcluster.ts';
+import type { KVClusterStatus } from '../model/kvcluster-status.ts';
 import { replicasOnAdoption } from '../model/bootstrap.ts';
 import type { ClusterMemories } from './cluster-memory.ts';
 import { isHealthy, viewNodes } from './nodes.ts';
@@ -56,7 +57,8 @@ export async function reconcile(
     return { requeueAfterMs: STEADY_MS };
   }
   const memory = options.memories.of(key, uid);
-  const context = await look({ ...options, cluster, memory, signal }, parsed.cluster.spec);
+  const isStarting = isBootstrapping(announced.status);
+  const context = await look({ ...options, cluster, memory, isStarting, signal }, parsed.cluster.spec);
   const work = await walk(context);
   await reportStatus(options, context, announced, work);
   const delayMs = work.progress.kind === 'requeueAfter' ? work.progress.delayMs : UNSTEADY_MS;
@@ -65,6 +67,12 @@ export async function reconcile(
 }
 
 const kindOf = { apiVersion: resources.kvClusters.apiVersion, kind: resources.kvClusters.kind };
+
+/** What status says: it is the one thing that must survive a restart of the operator in the middle of a start. */
+function isBootstrapping(status: KVClusterStatus = {}): boolean {
+  const progressing = status.conditions?.find(({ type }) => type === 'Progressing');
+  return progressing?.status === 'True' && progressing.reason === 'Bootstrapping';
+}
 
 /** Gathers what the steps decide on. */
 async function look(

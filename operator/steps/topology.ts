@@ -7,7 +7,7 @@ import {
 } from '../../model/bootstrap.ts';
 import type { ClusterMap, Member } from '../../model/cluster-map.ts';
 import { firstMap, mintClusterId, withInitialised } from '../../model/next-map.ts';
-import { isTerminating, type NodeView, podTrouble, zoneOf } from '../nodes.ts';
+import { isHealthy, isTerminating, type NodeView, podTrouble, stateOf, zoneOf } from '../nodes.ts';
 import { objectNames, ports } from '../resources/names.ts';
 import { readTopology } from '../resources/topology.ts';
 import { publishMap } from './publish-map.ts';
@@ -154,7 +154,7 @@ async function carryOn(
   if (published?.hash !== newest.hash || topologyDrifted(context)) await publishMap(context, newest);
   memory.map = newest;
   const lacking = await pushMap(context, newest);
-  if (newest.initialised) return lacking.length === 0 ? proceed : notTaken(context, lacking);
+  if (newest.initialised) return lacking.length === 0 ? untilServing(context) : notTaken(context, lacking);
   if (lacking.length > 0) {
     return requeueAfter(
       SOON_MS,
@@ -168,6 +168,13 @@ async function carryOn(
   await noteOnVolumes(context, initialised);
   await pushMap(context, initialised);
   return requeueAfter(SOON_MS, 'Bootstrapping', 'Every node has the cluster map; waiting for them to serve.');
+}
+
+/** A cluster has started once all of its nodes have served at the same time. */
+function untilServing({ isStarting, nodes }: StepContext): StepResult {
+  const missing = nodes.filter((node) => !isHealthy(node)).map((node) => `${node.nodeId} (${stateOf(node)})`);
+  if (!isStarting || missing.length === 0) return proceed;
+  return requeueAfter(SOON_MS, 'Bootstrapping', `Waiting for ${missing.join(', ')} to serve and be in sync.`);
 }
 
 /** Whether the ConfigMap lacks our owner reference, as after an adoption. */
