@@ -138,6 +138,23 @@ export class NodeProcess implements AsyncDisposable {
     }
   }
 
+  /** Starts the nodes of a cluster, each in its own process, and waits until all of them serve. */
+  static async startTogether(home: NodeHome, nodeIds: readonly string[]): Promise<readonly NodeProcess[]> {
+    const starting = nodeIds.map((nodeId) => NodeProcess.start({ home, nodeId }));
+    try {
+      const nodes = await Promise.all(starting);
+      const map = firstMap(nodes.map(({ member }) => member));
+      for (const node of nodes) await node.propose(map);
+      await Promise.all(nodes.map((node) => node.ready()));
+      return nodes;
+    } catch (error) {
+      for (const started of await Promise.allSettled(starting)) {
+        if (started.status === 'fulfilled') await started.value.kill('SIGKILL');
+      }
+      throw error;
+    }
+  }
+
   get ports(): BoundPorts {
     if (this.bound === undefined) throw new Error(`${this.nodeId} does not listen yet`);
     return this.bound;
@@ -192,21 +209,21 @@ export class NodeProcess implements AsyncDisposable {
     );
   }
 
-  /** Proposes a map of this member alone when the node has none, and waits until it is ready. */
+  /** Gives the node a map of itself alone, and waits until it is ready. */
   async joinAlone(): Promise<void> {
+    await this.propose(firstMap([this.member]));
+    await this.ready();
+  }
+
+  /** Gives the node its first map. */
+  async propose(map: ClusterMap): Promise<void> {
     const admin = this.home.admin();
     try {
-      if ((await admin.getMap(this.adminTarget)) === undefined) {
-        const answer = await admin.proposeMap(this.adminTarget, firstMap([this.member]), {
-          epoch: 0,
-          hash: '',
-        });
-        if (!answer.accepted) throw new Error(answer.message);
-      }
+      const answer = await admin.proposeMap(this.adminTarget, map, { epoch: 0, hash: '' });
+      if (!answer.accepted) throw new Error(answer.message);
     } finally {
       admin.close();
     }
-    await this.ready();
   }
 
   async ready(): Promise<void> {
