@@ -100,8 +100,8 @@ export class ApplyLog {
   }
 
   /**
-   * Drops the segments that are in the state and acknowledged by every peer, or beyond the caps. Errors leave files
-   * behind that the next start finds again.
+   * Drops the segments that are in the state and acknowledged by every peer, or beyond the caps. Any error is final: what
+   * a directory holds is unknown after a sync of it has failed.
    */
   trim(progress: { checkpointed: number; acknowledged: number }): Promise<void> {
     this.trimming ??= this.dropOld(progress).finally(() => {

@@ -407,22 +407,23 @@ export class LogStore implements Store {
         return this.log.write({ sequence: group.sequence, buffers, bytes: group.writer.bytes }, carried);
       },
       synced: (group) => {
+        const headBefore = this.head;
         if (carried !== undefined) this.ceilings.noteSynced(carried);
         this.onSynced(group);
+        // Own entries beyond the ceiling were kept back until now.
+        if (this.head !== headBefore) this.notifyAppend();
       },
       failed: (error) => this.fail(error),
     };
   }
 
   private onSynced({ layer }: CommitGroup): void {
-    const withheld = this.ownHead > this.ceilings.sequence;
     for (const [name, cursor] of layer.cursors) this.syncedCursors.set(name, cursor);
     for (const [name, value] of layer.meta) this.meta.set(name, value);
     this.syncedThrough = Math.max(this.syncedThrough, layer.through);
     this.overlay.promote(layer);
     this.tail.shrink(this.syncedThrough);
     this.checkpointer.wake();
-    if (withheld) this.notifyAppend();
   }
 
   private onCheckpoint(): void {
@@ -434,9 +435,7 @@ export class LogStore implements Store {
     const acknowledged = this.acknowledgedThrough >= this.ownHead ? Infinity : this.acknowledgedThrough;
     this.log
       .trim({ checkpointed: this.checkpointer.appliedThrough, acknowledged })
-      .catch((error: unknown) => {
-        this.options.logger.warn({ error }, 'old log segments could not be removed');
-      });
+      .catch((error: unknown) => this.fail(error));
   }
 
   private notifyAppend(): void {

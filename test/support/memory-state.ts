@@ -16,11 +16,24 @@ export class MemoryStateVolume {
   readonly observer: { begin(transaction: StateTransaction): void; end(): void } | undefined;
   /** The next transactions fail with this. */
   failure: Error | undefined;
-  /** The next transactions never settle. */
+  /** Transactions do not settle while it is set. */
   stalled = false;
+  private waiting: (() => void)[] = [];
 
   constructor(observer?: { begin(transaction: StateTransaction): void; end(): void }) {
     this.observer = observer;
+  }
+
+  /** Transactions settle again, those that waited first. */
+  resume(): void {
+    this.stalled = false;
+    for (const run of this.waiting.splice(0)) run();
+  }
+
+  /** Runs `action`, now or when transactions settle again. */
+  whenRunning(action: () => void): void {
+    if (this.stalled) this.waiting.push(action);
+    else action();
   }
 
   /** Applies a whole transaction, durably. */
@@ -70,8 +83,7 @@ export class MemoryState implements IndexedState {
     this.content();
     this.volume.observer?.begin(transaction);
     this.committing = new Promise((resolve, reject) => {
-      if (this.volume.stalled) return;
-      this.scheduler.soon(() => {
+      const finish = (): void => {
         // A process that has been killed commits nothing more.
         if (this.closed) return;
         if (this.volume.failure !== undefined) {
@@ -81,6 +93,9 @@ export class MemoryState implements IndexedState {
         this.volume.apply(transaction);
         this.volume.observer?.end();
         resolve();
+      };
+      this.scheduler.soon(() => {
+        this.volume.whenRunning(finish);
       });
     });
     return this.committing;
