@@ -132,6 +132,7 @@ export class PeerSession {
     switch (body.$case) {
       case 'entries':
         this.receiver.onEntries(body.value);
+        this.rememberDurable(body.value.durableHead);
         this.become({ ...this.current, head: Math.max(this.current.head, body.value.through) });
         return;
       case 'ack':

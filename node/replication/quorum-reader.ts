@@ -80,8 +80,21 @@ export class QuorumReader {
       (best, { record }) => newer(best, record),
       undefined,
     );
-    if (newest !== undefined) await this.writeBack(read, newest, answers, replicas);
+    if (newest !== undefined) {
+      this.mend(read.key, newest, asking.damaged);
+      await this.writeBack(read, newest, answers, replicas);
+    }
     return newest;
+  }
+
+  /** Replaces damaged copies (PROTOCOL 35); the answer does not depend on it. */
+  private mend(key: Buffer, newest: StoredRecord, damaged: readonly Replica[]): void {
+    for (const replica of damaged) {
+      replica.repair(key, newest).then(
+        () => this.options.metrics.count('repaired_records'),
+        () => undefined, // The next read of the key tries again.
+      );
+    }
   }
 
   /** Brings enough replicas to the newest record; ones that were not asked stand in for ones that fail. */
@@ -138,7 +151,8 @@ class Asking {
   private readonly answers: Answer[] = [];
   private readonly failures: string[] = [];
   private open = 0;
-  private damaged = false;
+  /** Replicas whose copy fails its checksum. */
+  readonly damaged: Replica[] = [];
   private hedge: Timer | undefined;
   private ended = false;
 
@@ -188,7 +202,7 @@ class Asking {
       },
       (error: unknown) => {
         this.open -= 1;
-        this.damaged ||= isDataLoss(error);
+        if (isDataLoss(error)) this.damaged.push(replica);
         this.failures.push(`${replica.nodeId}: ${messageOf(error)}`);
         this.ask();
       },
@@ -197,7 +211,7 @@ class Asking {
 
   private fail(): void {
     this.settled.reject(
-      this.damaged
+      this.damaged.length > 0
         ? new KvError('DATA_LOSS', `too few sound copies of the record (${this.failures.join('; ')})`)
         : tooFew(this.read.required, this.failures.join('; ') || 'too few are connected and readable'),
     );

@@ -263,6 +263,8 @@ class RunningReplica implements Replica {
     this.rebuild.stop();
     this.streams.abort(new KvError('UNAVAILABLE', 'this node stops'));
     this.coordinator.abandon('this node stops');
+    // The last word on how far this disk is: what a volume that comes back is measured by.
+    this.peers.announce();
     this.peers.stop();
     await this.inFlight.idle();
   }
