@@ -217,8 +217,8 @@ describe('the life of a KVCluster', () => {
     const before = await theirs();
     const mark = auditMark();
     const cluster = new KVClusterUnderTest(kubectl, 'taken');
-    await using status = cluster.watch();
     await cluster.apply();
+    await using status = cluster.watch();
     try {
       const { object } = await status.until(
         { what: 'Degraded for NameConflict', timeoutMs: 20_000 },

@@ -4,9 +4,10 @@ import type { KVClusterUnderTest } from './kvcluster.ts';
 import { MembersObserver } from './kvcluster-members.ts';
 import { waitFor } from './wait.ts';
 
-const writesPerSecond = 300;
-/** What is acknowledged in ten seconds at that rate, before and after the fault. */
-const calmWrites = 10 * writesPerSecond;
+const writesPerSecond = 250;
+/** What is acknowledged in ten seconds or more, before and after the fault. */
+const calmMs = 10_000;
+const calmWrites = (calmMs / 1000) * writesPerSecond;
 /** Acknowledged while the fault is there. */
 const writesInFault = 1000;
 
@@ -44,10 +45,10 @@ export async function underWriter(
   return { inFault, all: checker.soFar };
 }
 
-/** Waits for so many more; no longer than it takes at two thirds of the rate. */
+/** Waits for so many more; a machine that does other things too may take four times as long. */
 async function acknowledged(checker: Checker, writes: number): Promise<void> {
   const goal = checker.soFar.acknowledged + writes;
-  const timeoutMs = Math.max(1000, (1500 * writes) / writesPerSecond);
+  const timeoutMs = 4 * calmMs;
   await waitFor({ what: `${writes} more acknowledged writes`, timeoutMs }, (see) => {
     see(JSON.stringify(checker.soFar));
     return checker.soFar.acknowledged >= goal;
