@@ -34,15 +34,16 @@ export type {
 const DEFAULT_TIMEOUT_MS = 15_000;
 
 /**
- * Connects to the API server named by $KUBECONFIG or, in a pod, by the service account. Credentials, certificates and
+ * Connects to the API server named by `kubeconfig` (a file), by $KUBECONFIG or, in a pod, by the service account. Credentials, certificates and
  * their renewal are client-node's; bodies go out and come in as raw JSON, because its typed serializers drop fields
  * that they do not know.
  *
  * @throws when there is no configuration to be found.
  */
-export function connectToKubernetes(scheduler: Scheduler): KubernetesApi {
+export function connectToKubernetes(scheduler: Scheduler, kubeconfig?: string): KubernetesApi {
   const config = new KubeConfig();
-  config.loadFromDefault();
+  if (kubeconfig === undefined) config.loadFromDefault();
+  else config.loadFromFile(kubeconfig);
   const cluster = config.getCurrentCluster();
   if (cluster === null) throw new Error('no Kubernetes cluster: neither $KUBECONFIG nor a service account');
   return new HttpKubernetesApi(config, cluster.server, scheduler);
