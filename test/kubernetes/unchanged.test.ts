@@ -1,0 +1,53 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { expect } from 'chai';
+import {
+  type AuditEvent,
+  auditEvents,
+  auditMark,
+  describeEvent,
+  isWrite,
+  serviceAccountUser,
+} from '../support/kubernetes-audit.ts';
+import { useStand } from '../support/kubernetes-stand.ts';
+import { waitFor } from '../support/wait.ts';
+
+const QUIET_MS = 60_000;
+
+describe('a KVCluster that nobody changes', () => {
+  const stand = useStand();
+
+  /** What the operator wrote, Leases and Events of other objects included. */
+  const writesSince = async (mark: number): Promise<AuditEvent[]> => {
+    const { kubectl, operator } = stand();
+    const user = serviceAccountUser(kubectl.namespace ?? '', operator.name);
+    return (await auditEvents(mark)).filter((event) => isWrite(event) && event.user.username === user);
+  };
+
+  it('causes no write in 60 s but the renewals of the Lease', async function () {
+    this.timeout(QUIET_MS + 60_000);
+    const { cluster } = stand();
+    await cluster.ready();
+    const mark = auditMark();
+    // The one wait by the clock: what is tested is that nothing happens.
+    await delay(QUIET_MS);
+    const writes = await writesSince(mark);
+    const others = writes.filter(({ objectRef }) => objectRef?.resource !== 'leases');
+    expect(others.map(describeEvent)).to.deep.equal([]);
+    // The operator was there, and the log was being written.
+    expect(writes.length).to.be.above(10);
+  });
+
+  it('is written when somebody else changes what it owns, once', async () => {
+    const { cluster, kubectl } = stand();
+    const mark = auditMark();
+    const label = 'app.kubernetes.io/component';
+    await kubectl.run(['label', 'service', cluster.name, `${label}=other`, '--overwrite']);
+    await waitFor({ what: 'the label to be as before', timeoutMs: 20_000 }, async () => {
+      const { metadata } = await kubectl.get('service', cluster.name);
+      return metadata.labels?.[label] === 'node';
+    });
+    await cluster.ready();
+    const repairs = (await writesSince(mark)).filter(({ objectRef }) => objectRef?.resource === 'services');
+    expect(repairs.map(describeEvent)).to.have.length(1);
+  });
+});
