@@ -1,0 +1,74 @@
+import { expect } from 'chai';
+import { ReadResult_Outcome } from '../../../proto/gen/peer.ts';
+import { HybridClock } from '../../../node/replication/hybrid-clock.ts';
+import { OwnLog } from '../../../node/replication/own-log.ts';
+import { RequestHandler } from '../../../node/replication/request-handler.ts';
+import { liveRecord } from '../../../node/storage/record.ts';
+import { ReplicaCluster } from '../../support/replica-cluster.ts';
+
+describe('what a replica answers to its peers', () => {
+  let cluster: ReplicaCluster;
+  let handler: RequestHandler;
+  let readable = true;
+  const key = Buffer.from('a');
+  const record = liveRecord(key, Buffer.from('1'), { wallMs: 10, counter: 0, writer: 7 });
+
+  beforeEach(async () => {
+    cluster = new ReplicaCluster(1);
+    await cluster.start(0);
+    const store = cluster.store(0);
+    readable = true;
+    handler = new RequestHandler({
+      store,
+      ownLog: new OwnLog(store),
+      clock: new HybridClock({
+        clock: cluster.time.clock(),
+        store,
+        writer: () => 1,
+        skewBoundMs: 2000,
+        ceilingStepMs: 500,
+      }),
+      readable: () => readable,
+    });
+  });
+
+  afterEach(() => cluster.end());
+
+  const read = async (): Promise<unknown> => {
+    const reply = await cluster.time.run(handler.answer({ $case: 'read', value: { id: 3, keys: [key] } }));
+    return reply.$case === 'readReply' ? reply.value.results[0]?.outcome : undefined;
+  };
+
+  it('is absent, then the record once it is synced', async () => {
+    expect(await read()).to.equal(ReadResult_Outcome.ABSENT);
+    const repair = handler.answer({
+      $case: 'repair',
+      value: { id: 4, records: [{ key, record: record.bytes }], returned: false },
+    });
+    expect(cluster.store(0).get(key), 'not before the sync').to.equal(undefined);
+    expect(await cluster.time.run(repair)).to.deep.equal({ $case: 'repairReply', value: { id: 4 } });
+    expect(await read()).to.equal(ReadResult_Outcome.RECORD);
+    expect(cluster.store(0).head, 'not an entry of its own').to.equal(0);
+  });
+
+  it('is never "absent" and never an empty page while it is not readable', async () => {
+    readable = false;
+    expect(await read()).to.equal(ReadResult_Outcome.WRONG_REPLICA);
+    const list = { id: 5, prefix: Buffer.alloc(0), startAfter: Buffer.alloc(0), limit: 10, maxBytes: 1000 };
+    const reply = await cluster.time.run(handler.answer({ $case: 'list', value: list }));
+    expect(reply).to.deep.equal({
+      $case: 'listReply',
+      value: { id: 5, wrongReplica: true, keys: [], more: false },
+    });
+  });
+
+  it('logs entries that were given back as its own again', async () => {
+    await cluster.time.run(
+      handler.answer({
+        $case: 'repair',
+        value: { id: 6, records: [{ key, record: record.bytes }], returned: true },
+      }),
+    );
+    expect(cluster.store(0).head).to.be.greaterThan(0);
+  });
+});
