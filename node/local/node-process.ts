@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, statSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
@@ -89,8 +89,8 @@ export class NodeProcess {
     if (ranMs > STABLE_MS) this.backoff.reset();
     const delayMs = this.backoff.nextMs();
     const how = signal === null ? `exited with code ${code ?? 0}` : `was ended by ${signal}`;
-    const where = logFile === undefined ? '' : ` (its log: ${logFile})`;
-    print(`${this.nodeId} ${how}${where}; restarting it`);
+    const why = code === 0 || signal !== null || logFile === undefined ? '' : `: ${lastLineOf(logFile)}`;
+    print(`${this.nodeId} ${how}${why}; restarting it`);
     this.restart = scheduler.after(delayMs, () => this.start());
   }
 
@@ -100,6 +100,12 @@ export class NodeProcess {
       createInterface({ input }).on('line', (line) => this.options.print(`${this.nodeId} | ${line}`));
     }
   }
+}
+
+/** What a node that gives up says last is for a person. */
+function lastLineOf(path: string): string {
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n');
+  return lines.at(-1)?.slice(0, 500) ?? '';
 }
 
 function openLog(path: string): number {

@@ -1,4 +1,4 @@
-import { join, relative } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { createAdminClient } from '../../client/admin-client.ts';
 import { LOCAL_DATA_DIR } from '../../client/local-cluster.ts';
 import { type Clock, type Scheduler, abortReason } from '../../common/clock.ts';
@@ -136,7 +136,8 @@ function banner(
   nodes: readonly LocalNode[],
 ): string {
   const width = Math.max(...nodes.map(({ nodeId }) => nodeId.length));
-  const shown = relative('', dataDir) || '.';
+  const near = relative('', dataDir) || '.';
+  const shown = near.startsWith('..') ? resolve(dataDir) : near;
   const option = shown === LOCAL_DATA_DIR ? '' : ` --data-dir ${shown}`;
   return [
     '',

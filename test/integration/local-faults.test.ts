@@ -27,6 +27,18 @@ describe('three local processes under a writer', function () {
     });
   }
 
+  it('let our client see no error while each is stopped in order and comes back', async () => {
+    for (const nodeId of ['kv-0', 'kv-1', 'kv-2']) {
+      await acknowledgedSince(checker.soFar.acknowledged, 200);
+      const pid = cluster.runner.nodePids().get(nodeId)!;
+      process.kill(pid, 'SIGTERM');
+      await cluster.runner.untilPrinted(`${nodeId} exited with code 0`);
+      await acknowledgedSince(checker.soFar.acknowledged, 200);
+      await cluster.untilInSync();
+    }
+    expect(checker.soFar).to.include({ refused: 0, unknown: 0 });
+  });
+
   it('end equal after one was killed and another one wiped, with every acknowledged write', async () => {
     await acknowledgedSince(0, 1000);
     cluster.killNode('kv-1');

@@ -47,25 +47,27 @@ const DELETE_EVERY = 7;
  */
 export class Checker {
   private readonly options: Required<CheckerOptions>;
-  private readonly client: KvClient;
+  /** One for each worker, so that the writes are spread over the nodes. */
+  private readonly clients: readonly KvClient[];
   private readonly histories: KeyHistory[];
   private readonly stopping = new AbortController();
   private readonly counts = { acknowledged: 0, refused: 0, unknown: 0 };
   private workers: Promise<unknown> = Promise.resolve();
   private sequence = 0;
 
-  private constructor(options: Required<CheckerOptions>, client: KvClient) {
+  private constructor(options: Required<CheckerOptions>, clients: readonly KvClient[]) {
     this.options = options;
-    this.client = client;
+    this.clients = clients;
     this.histories = Array.from({ length: options.keys }, () => ({ acknowledged: undefined, possible: [] }));
   }
 
   /** Starts writing. */
   static async start(options: CheckerOptions): Promise<Checker> {
     const complete = { keys: 500, writesPerSecond: 400, prefix: 'checker/', ...options };
-    const client = await KvClient.connect({ endpoints: options.endpoints, timeoutMs: WRITE_TIMEOUT_MS });
-    const checker = new Checker(complete, client);
-    checker.workers = Promise.all(Array.from({ length: WORKERS }, (_, worker) => checker.work(worker)));
+    const connect = { endpoints: options.endpoints, timeoutMs: WRITE_TIMEOUT_MS };
+    const clients = await Promise.all(Array.from({ length: WORKERS }, () => KvClient.connect(connect)));
+    const checker = new Checker(complete, clients);
+    checker.workers = Promise.all(clients.map((client, worker) => checker.work(client, worker)));
     // A defect of the checker itself surfaces in `stop`.
     checker.workers.catch(() => undefined);
     return checker;
@@ -80,7 +82,7 @@ export class Checker {
   async stop(): Promise<CheckerCounts> {
     this.stopping.abort();
     await this.workers;
-    this.client.close();
+    for (const client of this.clients) client.close();
     return this.soFar;
   }
 
@@ -109,18 +111,18 @@ export class Checker {
   }
 
   /** Writes the keys of one worker in turn; no other worker writes them. */
-  private async work(worker: number): Promise<void> {
+  private async work(client: KvClient, worker: number): Promise<void> {
     const periodMs = (1000 * WORKERS) / this.options.writesPerSecond;
     let dueMs = performance.now();
     for (let index = worker; !this.stopping.signal.aborted; index += WORKERS) {
       if (index >= this.options.keys) index = worker;
-      await this.writeOnce(index);
+      await this.writeOnce(client, index);
       dueMs = Math.max(dueMs + periodMs, performance.now() - 1000);
       await delay(Math.max(0, dueMs - performance.now()));
     }
   }
 
-  private async writeOnce(index: number): Promise<void> {
+  private async writeOnce(client: KvClient, index: number): Promise<void> {
     const history = this.histories[index];
     if (history === undefined) return;
     this.sequence += 1;
@@ -130,7 +132,7 @@ export class Checker {
     const intent = { value, startedMs };
     history.possible.push(intent);
     try {
-      await (value === undefined ? this.client.delete(key) : this.client.put(key, value));
+      await (value === undefined ? client.delete(key) : client.put(key, value));
       history.acknowledged = value;
       history.possible = history.possible.filter(
         (other) => other !== intent && startedMs - other.startedMs < UNKNOWN_IS_OVER_MS,
