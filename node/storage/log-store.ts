@@ -1,35 +1,21 @@
 import { byteString } from '../../common/bytes.ts';
-import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
-import type { Logger } from '../../common/log.ts';
-import type { Random } from '../../common/random.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import { compareVersions } from '../../model/version.ts';
-import { ApplyLog } from './apply-log.ts';
-import { Ceilings } from './ceilings.ts';
+import type { ApplyLog } from './apply-log.ts';
+import type { Ceilings } from './ceilings.ts';
 import { Checkpointer } from './checkpointer.ts';
-import type { Disk } from './disk.ts';
-import { EntryWriter } from './entry-writer.ts';
 import type { CeilingValues } from './entry.ts';
-import { GroupCommit, type CommitGroup } from './group-commit.ts';
-import { DEFAULT_LIMITS, type StoreLimits } from './limits.ts';
+import { GroupCommit, type CommitGroup, type GroupSink } from './group-commit.ts';
 import { LogReader, outOfRange } from './log-reader.ts';
 import { Overlay, type Layer } from './overlay.ts';
 import { OwnTail } from './own-tail.ts';
 import { decodeRecord } from './record.ts';
-import { recover, type Recovered } from './recovery.ts';
 import { scanRecords } from './scan.ts';
-import { STORE_ID_BYTES } from './segment.ts';
-import {
-  APPLIED_NAME,
-  cursorName,
-  encodeApplied,
-  encodeIdentity,
-  sealMeta,
-  STORE_NAME,
-} from './state-meta.ts';
+import { cursorName } from './state-meta.ts';
 import type { IndexedState } from './state.ts';
-import { StoreCorrupt, StoreUnsupported } from './store-errors.ts';
+import { StoreCorrupt } from './store-errors.ts';
+import { endLog, prepareParts, type LogStoreOptions, type StoreParts } from './store-parts.ts';
 import type {
   ApplyOutcome,
   ApplyResult,
@@ -44,29 +30,7 @@ import type {
 } from './store.ts';
 import { checkCursor, checkMeta, checkMutation } from './validation.ts';
 
-export interface LogStoreOptions {
-  /** Where the segments of the log are. */
-  readonly disk: Disk;
-  /** Closed with the store, also when opening fails. */
-  readonly state: IndexedState;
-  /** Number of hash partitions, 1..65536; an existing store must have been created with the same number. */
-  readonly partitions: number;
-  readonly clock: Clock;
-  readonly scheduler: Scheduler;
-  readonly random: Random;
-  readonly logger: Logger;
-  /** @default DEFAULT_LIMITS */
-  readonly limits?: Partial<StoreLimits>;
-  /** Called once when everything is closed, whatever happened before. */
-  readonly release?: () => Promise<void>;
-}
-
-interface Parts extends LogStoreOptions {
-  readonly recovered: Recovered;
-  readonly allLimits: StoreLimits;
-  readonly log: ApplyLog;
-  readonly ceilings: Ceilings;
-}
+export type { LogStoreOptions } from './store-parts.ts';
 
 const DONE = Promise.resolve();
 
@@ -80,7 +44,7 @@ const DONE = Promise.resolve();
 export class LogStore implements Store {
   readonly partitions: number;
   readonly failed: Promise<never>;
-  private readonly options: Parts;
+  private readonly options: StoreParts;
   private readonly log: ApplyLog;
   private readonly state: IndexedState;
   private readonly ceilings: Ceilings;
@@ -105,7 +69,7 @@ export class LogStore implements Store {
   private failure: KvError | undefined;
   private closing: Promise<void> | undefined;
 
-  private constructor(parts: Parts) {
+  private constructor(parts: StoreParts) {
     const { recovered, allLimits, scheduler } = parts;
     this.options = parts;
     this.partitions = parts.partitions;
@@ -147,26 +111,7 @@ export class LogStore implements Store {
    * of a newer format or another number of partitions; errors of the disk as they come.
    */
   static async open(options: LogStoreOptions): Promise<LogStore> {
-    const limits = { ...DEFAULT_LIMITS, ...options.limits };
-    let log: ApplyLog | undefined;
-    try {
-      const recovered = await recover(options.disk, options.state, limits.checkpointRecords);
-      checkPartitions(options.partitions, recovered.identity?.partitions);
-      const storeId = recovered.identity?.storeId ?? options.random.bytes(STORE_ID_BYTES);
-      const ceilings = new Ceilings(recovered.ceilings, {
-        sequence: limits.sequenceStep,
-        clockMs: limits.clockStepMs,
-      });
-      log = new ApplyLog({ ...options, storeId, segments: recovered.segments, limits });
-      await beginLog(log, ceilings, recovered.startAfter);
-      if (recovered.identity === undefined) await createState(options, storeId, ceilings);
-      return new LogStore({ ...options, recovered, allLimits: limits, log, ceilings });
-    } catch (error) {
-      await log?.close().catch(() => undefined);
-      await options.state.close().catch(() => undefined);
-      await options.release?.();
-      throw error;
-    }
+    return new LogStore(await prepareParts(options));
   }
 
   latest(key: Buffer): StoredRecord | undefined {
@@ -397,7 +342,7 @@ export class LogStore implements Store {
     }
   }
 
-  private groupSink(): ConstructorParameters<typeof GroupCommit>[0]['sink'] {
+  private groupSink(): GroupSink {
     let carried: CeilingValues | undefined;
     return {
       mayBegin: () => this.overlay.syncedBytes <= this.options.allLimits.overlayBytes,
@@ -491,44 +436,4 @@ export class LogStore implements Store {
 function later(a: CommitGroup | undefined, b: CommitGroup | undefined): CommitGroup | undefined {
   if (a === undefined || b === undefined) return a ?? b;
   return b.order > a.order ? b : a;
-}
-
-function checkPartitions(wanted: number, found: number | undefined): void {
-  if (!Number.isInteger(wanted) || wanted < 1 || wanted > 65_536) {
-    throw new KvError('INVALID_ARGUMENT', `a store has 1 to 65536 partitions, not ${wanted}`);
-  }
-  if (found !== undefined && found !== wanted) {
-    throw new StoreUnsupported(
-      `the store was created with ${found} partitions and cannot be opened with ${wanted}: the number is fixed`,
-    );
-  }
-}
-
-/** A first group with nothing but ceilings: from now on the end is not clean, and the sequences to come are reserved. */
-async function beginLog(log: ApplyLog, ceilings: Ceilings, startAfter: number): Promise<void> {
-  const values = ceilings.forGroup(startAfter);
-  await log.write({ sequence: startAfter, buffers: [], bytes: 0 }, values);
-  ceilings.noteSynced(values);
-}
-
-async function endLog(log: ApplyLog, ceilings: Ceilings, lastSequence: number): Promise<void> {
-  const writer = new EntryWriter(log.seed);
-  writer.cleanEnd(lastSequence);
-  const values = { sequence: ceilings.sequence, clockMs: ceilings.clockMs };
-  await log.write({ sequence: lastSequence, buffers: writer.finish(), bytes: writer.bytes }, values);
-}
-
-/** After the log: a state with an identity always has one (find-segments.ts). */
-async function createState(options: LogStoreOptions, storeId: Buffer, ceilings: Ceilings): Promise<void> {
-  const applied = {
-    sequence: 0,
-    head: 0,
-    ceilings: { sequence: ceilings.sequence, clockMs: ceilings.clockMs },
-  };
-  const identity = encodeIdentity({ storeId, partitions: options.partitions });
-  const meta = new Map([
-    [STORE_NAME, sealMeta(STORE_NAME, identity)],
-    [APPLIED_NAME, sealMeta(APPLIED_NAME, encodeApplied(applied))],
-  ]);
-  await options.state.commit({ records: [], meta });
 }

@@ -1,0 +1,108 @@
+import type { Clock, Scheduler } from '../../common/clock.ts';
+import { KvError } from '../../common/errors.ts';
+import type { Logger } from '../../common/log.ts';
+import type { Random } from '../../common/random.ts';
+import { ApplyLog } from './apply-log.ts';
+import { Ceilings } from './ceilings.ts';
+import type { Disk } from './disk.ts';
+import { EntryWriter } from './entry-writer.ts';
+import { DEFAULT_LIMITS, type StoreLimits } from './limits.ts';
+import { recover, type Recovered } from './recovery.ts';
+import { STORE_ID_BYTES } from './segment.ts';
+import { APPLIED_NAME, encodeApplied, encodeIdentity, sealMeta, STORE_NAME } from './state-meta.ts';
+import type { IndexedState } from './state.ts';
+import { StoreUnsupported } from './store-errors.ts';
+
+export interface LogStoreOptions {
+  /** Where the segments of the log are. */
+  readonly disk: Disk;
+  /** Closed with the store, also when opening fails. */
+  readonly state: IndexedState;
+  /** Number of hash partitions, 1..65536; an existing store must have been created with the same number. */
+  readonly partitions: number;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+  readonly logger: Logger;
+  /** @default DEFAULT_LIMITS */
+  readonly limits?: Partial<StoreLimits>;
+  /** Called once when everything is closed, whatever happened before. */
+  readonly release?: () => Promise<void>;
+}
+
+/** What a running store is made of. */
+export interface StoreParts extends LogStoreOptions {
+  readonly recovered: Recovered;
+  readonly allLimits: StoreLimits;
+  readonly log: ApplyLog;
+  readonly ceilings: Ceilings;
+}
+
+/**
+ * Recovers what is there, or creates it, and begins the log of this run. When it fails everything is closed.
+ *
+ * @throws as `LogStore.open`.
+ */
+export async function prepareParts(options: LogStoreOptions): Promise<StoreParts> {
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  let log: ApplyLog | undefined;
+  try {
+    const recovered = await recover(options.disk, options.state, limits.checkpointRecords);
+    checkPartitions(options.partitions, recovered.identity?.partitions);
+    const storeId = recovered.identity?.storeId ?? options.random.bytes(STORE_ID_BYTES);
+    const ceilings = new Ceilings(recovered.ceilings, {
+      sequence: limits.sequenceStep,
+      clockMs: limits.clockStepMs,
+    });
+    log = new ApplyLog({ ...options, storeId, segments: recovered.segments, limits });
+    await beginLog(log, ceilings, recovered.startAfter);
+    if (recovered.identity === undefined) await createState(options, storeId, ceilings);
+    return { ...options, recovered, allLimits: limits, log, ceilings };
+  } catch (error) {
+    await log?.close().catch(() => undefined);
+    await options.state.close().catch(() => undefined);
+    await options.release?.();
+    throw error;
+  }
+}
+
+function checkPartitions(wanted: number, found: number | undefined): void {
+  if (!Number.isInteger(wanted) || wanted < 1 || wanted > 65_536) {
+    throw new KvError('INVALID_ARGUMENT', `a store has 1 to 65536 partitions, not ${wanted}`);
+  }
+  if (found !== undefined && found !== wanted) {
+    throw new StoreUnsupported(
+      `the store was created with ${found} partitions and cannot be opened with ${wanted}: the number is fixed`,
+    );
+  }
+}
+
+/** A first group with nothing but ceilings: from now on the end is not clean, and the sequences to come are reserved. */
+async function beginLog(log: ApplyLog, ceilings: Ceilings, startAfter: number): Promise<void> {
+  const values = ceilings.forGroup(startAfter);
+  await log.write({ sequence: startAfter, buffers: [], bytes: 0 }, values);
+  ceilings.noteSynced(values);
+}
+
+/** The last group: sequences go on right behind it. */
+export async function endLog(log: ApplyLog, ceilings: Ceilings, lastSequence: number): Promise<void> {
+  const writer = new EntryWriter(log.seed);
+  writer.cleanEnd(lastSequence);
+  const values = { sequence: ceilings.sequence, clockMs: ceilings.clockMs };
+  await log.write({ sequence: lastSequence, buffers: writer.finish(), bytes: writer.bytes }, values);
+}
+
+/** After the log: a state with an identity always has one (find-segments.ts). */
+async function createState(options: LogStoreOptions, storeId: Buffer, ceilings: Ceilings): Promise<void> {
+  const applied = {
+    sequence: 0,
+    head: 0,
+    ceilings: { sequence: ceilings.sequence, clockMs: ceilings.clockMs },
+  };
+  const identity = encodeIdentity({ storeId, partitions: options.partitions });
+  const meta = new Map([
+    [STORE_NAME, sealMeta(STORE_NAME, identity)],
+    [APPLIED_NAME, sealMeta(APPLIED_NAME, encodeApplied(applied))],
+  ]);
+  await options.state.commit({ records: [], meta });
+}
