@@ -1,19 +1,21 @@
 import { Backoff } from '../../common/backoff.ts';
-import { mapFromProto, mapToProto } from '../../client/cluster-map-codec.ts';
 import { messageOf } from '../../common/errors.ts';
 import type { Timer } from '../../common/clock.ts';
 import type { Random } from '../../common/random.ts';
 import { memberOf } from '../../model/cluster-map.ts';
-import type { ClusterMap as WireMap } from '../../proto/gen/kvstore.ts';
 import { type Hello, type PeerHeader, type Refusal, Refusal_Reason } from '../../proto/gen/peer.ts';
-import { judgeHello, PROTOCOL } from '../cluster/handshake.ts';
+import { judgeHello } from '../cluster/handshake.ts';
 import type { MapHolder } from '../cluster/map-holder.ts';
-import { judgeOwnPast, type OwnPast } from '../cluster/own-past.ts';
-import { type ServingMark, stateToProto } from '../cluster/serving-mark.ts';
+import type { OwnPast } from '../cluster/own-past.ts';
+import type { ServingMark } from '../cluster/serving-mark.ts';
+import { MapExchange } from './map-exchange.ts';
+import { makeHello, pastOf } from './own-hello.ts';
+import { Displacement, type PeerEntry } from './peer-entry.ts';
 import { type FrameBody, type LinkEvents, PeerLink } from './peer-link.ts';
 import { cursorOn, PeerSession, type SessionOptions } from './peer-session.ts';
 import type { Discovery, PeerAddress, PeerStream, PeerTransport } from './transport.ts';
 import { UnsyncedTail } from './unsynced-tail.ts';
+import { Upkeep } from './upkeep.ts';
 
 export interface PeersOptions extends SessionOptions {
   readonly namespace: string;
@@ -34,48 +36,30 @@ export interface PeersOptions extends SessionOptions {
   readonly onFenced: (kind: 'copied-volume' | 'retired', message: string) => void;
 }
 
-/** One candidate or member, over all its streams. */
-interface Peer {
-  readonly nodeId: string;
-  readonly backoff: Backoff;
-  readonly tail: UnsyncedTail;
-  address: PeerAddress | undefined;
-  /** The stream this node has opened and not yet finished the handshake on. */
-  dialing: PeerLink | undefined;
-  session: PeerSession | undefined;
-  retry: Timer | undefined;
-  /** Since when there is no session, by the monotonic clock. */
-  aloneSinceMs: number;
-  /** Since when, and when last, this node was told that another process has its place. */
-  displaced: { readonly sinceMs: number; lastMs: number } | undefined;
-}
-
-/** How long another process may hold this node's place before this one gives up: a dead one is noticed well before. */
-const DISPLACED_DETECTIONS = 5;
-
 /**
  * The streams to all peers: one per pair. The node with the smaller name dials; the other dials as well when it has been
  * alone for a while, since reachability may be one-sided. When both streams come up, the smaller one's stays.
  */
 export class Peers {
   private readonly options: PeersOptions;
-  private readonly peers = new Map<string, Peer>();
+  private readonly peers = new Map<string, PeerEntry>();
   /** Streams whose handshake is under way. */
   private readonly opening = new Set<PeerLink>();
-  private heartbeat: Timer | undefined;
+  private readonly upkeep: Upkeep;
+  private readonly exchange: MapExchange;
   private lookup: Timer | undefined;
   private locating = false;
-  private persisting = false;
-  private persistedAtMs = 0;
   private stopped = false;
 
   constructor(options: PeersOptions) {
     this.options = options;
+    this.upkeep = new Upkeep({ ...options, sessions: () => this.sessions });
+    this.exchange = new MapExchange(options.maps, options.logger);
     options.maps.onAdopted(() => this.onMapAdopted());
   }
 
   start(): void {
-    this.beat();
+    this.upkeep.start();
     this.locate();
   }
 
@@ -107,7 +91,7 @@ export class Peers {
 
   /** Says at once what heartbeats would say later. */
   announce(): void {
-    for (const session of this.sessions) this.sendHeartbeat(session);
+    this.upkeep.announce();
   }
 
   /** Ends all streams, so that they begin anew with another Hello. */
@@ -119,7 +103,7 @@ export class Peers {
 
   stop(): void {
     this.stopped = true;
-    this.heartbeat?.cancel();
+    this.upkeep.stop();
     this.lookup?.cancel();
     for (const peer of this.peers.values()) peer.retry?.cancel();
     this.reset('this node stops');
@@ -152,11 +136,11 @@ export class Peers {
       });
   }
 
-  private peer(nodeId: string): Peer {
+  private peer(nodeId: string): PeerEntry {
     const known = this.peers.get(nodeId);
     if (known !== undefined) return known;
     const { settings, random, clock } = this.options;
-    const peer: Peer = {
+    const peer: PeerEntry = {
       nodeId,
       backoff: new Backoff(settings.reconnect, random),
       tail: new UnsyncedTail(),
@@ -165,21 +149,21 @@ export class Peers {
       session: undefined,
       retry: undefined,
       aloneSinceMs: clock.monotonicMs(),
-      displaced: undefined,
+      displacement: new Displacement(settings.failureDetectionMs),
     };
     this.peers.set(nodeId, peer);
     return peer;
   }
 
-  private dialWhenDue(peer: Peer): void {
+  private dialWhenDue(peer: PeerEntry): void {
     if (this.stopped || peer.session !== undefined || peer.dialing !== undefined || peer.retry !== undefined)
       return;
     if (peer.address === undefined || !this.mayDial(peer)) return;
     peer.dialing = this.open(this.options.transport.connect(peer.address), peer.nodeId);
-    peer.dialing.send({ $case: 'hello', value: this.hello(peer.nodeId) });
+    peer.dialing.send({ $case: 'hello', value: makeHello(this.options, peer.nodeId, peer.tail) });
   }
 
-  private mayDial(peer: Peer): boolean {
+  private mayDial(peer: PeerEntry): boolean {
     const { maps, identity, clock, settings } = this.options;
     const map = maps.current;
     // Without a map every candidate is asked for it.
@@ -190,7 +174,7 @@ export class Peers {
   }
 
   /** Waits with the next attempt, and looks the address up again: it may have changed. */
-  private retryLater(peer: Peer): void {
+  private retryLater(peer: PeerEntry): void {
     if (this.stopped || peer.retry !== undefined) return;
     peer.retry = this.options.scheduler.after(peer.backoff.nextMs(), () => {
       peer.retry = undefined;
@@ -229,44 +213,6 @@ export class Peers {
 
   // Handshake
 
-  private hello(to: string): Hello {
-    const { identity, namespace, name, maps, serving, store, floor, memories, clock } = this.options;
-    const memory = memories.get(to);
-    const tail = this.peers.get(to)?.tail;
-    return {
-      minProtocol: PROTOCOL.min,
-      maxProtocol: PROTOCOL.max,
-      namespace,
-      name,
-      mapHash: maps.current?.hash ?? '',
-      bootCounter: identity.bootCounter,
-      nonce: identity.nonce,
-      state: stateToProto(serving.state),
-      head: store.head,
-      logStart: floor.sequence,
-      applied: store
-        .cursors()
-        .filter((cursor) => cursor.origin === to)
-        .map(({ incarnation, sequence }) => {
-          const known = memory?.incarnation === incarnation ? memory : undefined;
-          return {
-            incarnation,
-            sequence,
-            bootCounter: known?.cursorBoot ?? 0,
-            durableHead: known?.durableHead ?? 0,
-            tailAfter: tail?.afterOf(incarnation) ?? sequence,
-          };
-        }),
-      ackedByRecipient: memory?.acknowledged ?? 0,
-      ackedIncarnation: memory?.incarnation ?? 0,
-      sequenceCeiling: store.sequenceCeiling,
-      wallMs: clock.wallMs(),
-      features: [],
-      logBase: identity.logBase,
-      recoveredHead: identity.recoveredHead,
-    };
-  }
-
   private onHello(link: PeerLink, header: PeerHeader, hello: Hello): void {
     const { identity, namespace, name, maps, memories, metrics, logger } = this.options;
     const self = {
@@ -291,7 +237,10 @@ export class Peers {
       if (verdict.kind === 'accept' && !this.mayTakePlace(link, header, hello)) return;
       const past = verdict.kind === 'accept' ? this.ownPast(link, hello) : 'intact';
       if (past !== 'intact') return;
-      link.send({ $case: 'hello', value: this.hello(header.sender) });
+      link.send({
+        $case: 'hello',
+        value: makeHello(this.options, header.sender, this.peers.get(header.sender)?.tail),
+      });
       // The peer judges that Hello; its first frame says that it has accepted it.
       return;
     }
@@ -303,18 +252,7 @@ export class Peers {
   /** `intact` when the volume holds what this node acknowledged to the peer; otherwise the link is closed. */
   private ownPast(link: PeerLink, hello: Hello): 'intact' | 'lost' {
     const { identity, store, logger } = this.options;
-    const past = judgeOwnPast(
-      {
-        bootCounter: identity.bootCounter,
-        recoveredHead: identity.recoveredHead,
-        sequenceCeiling: store.sequenceCeiling,
-        appliedOfPeer: cursorOn(store, link.peer, link.peerIncarnation) ?? hello.logBase,
-      },
-      {
-        cursor: hello.applied.find(({ incarnation }) => incarnation === identity.incarnation),
-        acknowledged: hello.ackedIncarnation === identity.incarnation ? hello.ackedByRecipient : 0,
-      },
-    );
+    const past = pastOf(identity, store, hello, cursorOn(store, link.peer, link.peerIncarnation));
     if (past === 'intact') return 'intact';
     if (past === 'tail-lost') {
       logger.warn({ peer: link.peer }, 'entries sent before their sync were lost; the peer gives them back');
@@ -358,7 +296,7 @@ export class Peers {
     if (known !== undefined && known.cursorBoot !== hello.bootCounter) {
       memories.update(header.sender, { cursorBoot: hello.bootCounter });
     }
-    this.persist().then(
+    this.upkeep.persist().then(
       () => {
         if (link.closed || this.stopped) return;
         if (!this.mayTakePlace(link, header, hello)) return;
@@ -378,14 +316,14 @@ export class Peers {
     if (peer.dialing === link) peer.dialing = undefined;
     else peer.dialing?.close();
     peer.backoff.reset();
-    peer.displaced = undefined;
+    peer.displacement.reset();
     peer.retry?.cancel();
     peer.retry = undefined;
     const session = new PeerSession(options, link, hello, peer.tail, () => options.onChange());
     peer.session = session;
     options.logger.info({ peer: peer.nodeId, cursor: session.cursor, head: hello.head }, 'peer connected');
-    this.sendHeartbeat(session);
-    this.shareMap(link);
+    this.upkeep.sendHeartbeat(session);
+    this.exchange.share(link);
     if (session.fellOff) options.onFellOff(peer.nodeId);
     link.release();
     options.onChange();
@@ -401,11 +339,11 @@ export class Peers {
   private onBody(link: PeerLink, body: FrameBody, header: PeerHeader): void {
     const { maps } = this.options;
     if (body.$case === 'map') {
-      void this.offerMap(body.value.map, link.peer);
+      void this.exchange.take(body.value.map, link.peer);
       return;
     }
     const epoch = maps.current?.epoch ?? 0;
-    if (header.epoch < epoch) this.shareMap(link, header.epoch);
+    if (header.epoch < epoch) this.exchange.share(link, header.epoch);
     const session = this.sessionOf(link);
     if (session !== undefined) {
       session.onBody(body);
@@ -422,34 +360,8 @@ export class Peers {
     this.establish(link, header, hello);
   }
 
-  private shared = new WeakMap<PeerLink, number>();
-
-  /** Sends this node's map to a peer with an older one, once per epoch. */
-  private shareMap(link: PeerLink, peerEpoch?: number): void {
-    const map = this.options.maps.current;
-    if (map === undefined || (peerEpoch ?? -1) >= map.epoch) return;
-    if ((this.shared.get(link) ?? 0) >= map.epoch) return;
-    this.shared.set(link, map.epoch);
-    link.send({ $case: 'map', value: { map: mapToProto(map) } });
-  }
-
-  private async offerMap(wire: WireMap | undefined, from: string): Promise<void> {
-    const { maps, logger } = this.options;
-    if (wire === undefined) return;
-    try {
-      const adoption = await maps.adopt(mapFromProto(wire));
-      if (adoption.kind === 'adopted' || adoption.kind === 'same' || adoption.kind === 'older') return;
-      logger.warn(
-        { peer: from, outcome: adoption.kind, reason: adoption.message },
-        "a peer's map was not taken over",
-      );
-    } catch (error) {
-      logger.warn({ peer: from, error: messageOf(error) }, "a peer's map could not be taken over");
-    }
-  }
-
   private onMapAdopted(): void {
-    for (const session of this.sessions) this.shareMap(session.link);
+    for (const session of this.sessions) this.exchange.share(session.link);
     const map = this.options.maps.current;
     for (const session of this.sessions) {
       if (map !== undefined && memberOf(map, session.peer) === undefined) {
@@ -477,7 +389,7 @@ export class Peers {
       { peer: header.sender, reason: refusal.reason, message: refusal.message },
       'refused by a peer',
     );
-    void this.offerMap(refusal.map, header.sender);
+    void this.exchange.take(refusal.map, header.sender);
     // Only a member of the own cluster that means this node may say what ends or resets it.
     if (identity.clusterId === '' || header.clusterId !== identity.clusterId) return;
     if (header.recipient !== identity.nodeId) return;
@@ -488,18 +400,11 @@ export class Peers {
     else if (reason === Refusal_Reason.DUPLICATE_STREAM) this.onDisplaced(header.sender, message);
   }
 
-  /** A dead process is noticed soon; one that keeps this node's place for long is alive. */
   private onDisplaced(nodeId: string, message: string): void {
-    const { clock, settings } = this.options;
     const peer = this.peers.get(nodeId);
     if (peer === undefined || peer.session !== undefined) return;
-    const now = clock.monotonicMs();
-    const before = peer.displaced;
-    const continues = before !== undefined && now - before.lastMs <= 2 * settings.failureDetectionMs;
-    peer.displaced = { sinceMs: continues ? before.sinceMs : now, lastMs: now };
-    if (now - peer.displaced.sinceMs > DISPLACED_DETECTIONS * settings.failureDetectionMs) {
+    if (peer.displacement.told(this.options.clock.monotonicMs()))
       this.options.onFenced('copied-volume', message);
-    }
   }
 
   private onClosed(link: PeerLink, reason: Error | undefined): void {
@@ -515,71 +420,5 @@ export class Peers {
       this.options.onChange();
     }
     if (link.dialed || peer.session === undefined) this.retryLater(peer);
-  }
-
-  // Heartbeats
-
-  private beat(): void {
-    if (this.stopped) return;
-    const { scheduler, settings, clock, logger } = this.options;
-    const now = clock.monotonicMs();
-    for (const session of this.sessions) {
-      if (now - session.link.heardAtMs > settings.failureDetectionMs) {
-        session.link.close(new Error(`nothing heard for ${settings.failureDetectionMs} ms`));
-      } else {
-        this.sendHeartbeat(session);
-      }
-    }
-    if (now - this.persistedAtMs >= settings.peerMemoryMs && !this.persisting) {
-      this.persist().catch((error: unknown) =>
-        logger.error({ error }, 'what is remembered of peers could not be written'),
-      );
-    }
-    this.gauge();
-    this.heartbeat = scheduler.after(settings.heartbeatMs, () => this.beat());
-  }
-
-  private sendHeartbeat(session: PeerSession): void {
-    const { serving, store, clock, draining, ownLog } = this.options;
-    session.link.send({
-      $case: 'heartbeat',
-      value: {
-        state: stateToProto(serving.state),
-        head: store.head,
-        wallMs: clock.wallMs(),
-        accepting: !draining(),
-        connected: this.sessions.map(({ peer }) => peer),
-        durableHead: ownLog.durableHead,
-      },
-    });
-  }
-
-  private gauge(): void {
-    const { maps, metrics, identity, store } = this.options;
-    for (const { nodeId } of maps.current?.members ?? []) {
-      if (nodeId === identity.nodeId) continue;
-      const session = this.session(nodeId);
-      metrics.gaugePeer('peer_connected', nodeId, session === undefined ? 0 : 1);
-      if (session === undefined) continue;
-      metrics.gaugePeer('peer_behind', nodeId, Math.max(0, session.state.head - session.cursor));
-      metrics.gaugePeer('peer_ahead', nodeId, Math.max(0, store.head - session.acknowledged));
-      metrics.gaugePeer('peer_clock_offset_ms', nodeId, session.state.clockOffsetMs);
-    }
-  }
-
-  /** Makes durable what is remembered, then lets the log drop what every other member has acknowledged durably. */
-  private async persist(): Promise<void> {
-    const { memories, store, floor, maps, identity, clock } = this.options;
-    this.persisting = true;
-    try {
-      const acknowledged = await memories.persist();
-      await floor.persist();
-      this.persistedAtMs = clock.monotonicMs();
-      const others = maps.current?.members.filter(({ nodeId }) => nodeId !== identity.nodeId);
-      if (others === undefined || this.stopped) return;
-      store.trimLog(Math.min(store.head, ...others.map(({ nodeId }) => acknowledged.get(nodeId) ?? 0)));
-    } finally {
-      this.persisting = false;
-    }
   }
 }
