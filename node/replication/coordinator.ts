@@ -43,6 +43,7 @@ interface Write {
   readonly key: Buffer;
   readonly requestId: RequestId | undefined;
   readonly deadlineMs: number;
+  readonly signal: AbortSignal | undefined;
   /** Answers that make it a success, of how many replicas. */
   readonly required: number;
   readonly replicas: number;
@@ -98,8 +99,8 @@ export class Coordinator {
     operation: OperationOptions & { key: Buffer; requestId: RequestId | undefined },
     encode: Write['encode'],
   ): Promise<{ version: Version; old: LiveValue | undefined }> {
-    const { key, requestId, deadlineMs } = operation;
-    const write: Write = { key, requestId, deadlineMs, encode, ...this.admit(operation) };
+    const { key, requestId, deadlineMs, signal } = operation;
+    const write: Write = { key, requestId, deadlineMs, signal, encode, ...this.admit(operation) };
     let old: LiveValue | undefined;
     let above = NO_VERSION;
     for (let mints = 0; ; mints += 1) {
@@ -175,10 +176,11 @@ export class Coordinator {
   private async replicate(write: Write, commit: Commit): Promise<WriteAnswer> {
     const { pending, clock, scheduler, metrics } = this.options;
     let held = 0;
-    const settled = settleBy<WriteAnswer>({ clock, scheduler }, write.deadlineMs, () => {
+    const late = (): KvError => {
       metrics.count('unknown_outcomes');
       return this.unknown(write, held);
-    });
+    };
+    const settled = settleBy<WriteAnswer>({ clock, scheduler }, write.deadlineMs, late, write.signal);
     const count = (answer: WriteAnswer): void => {
       if (answer.kind === 'superseded') settled.resolve(answer);
       else if (++held >= write.required) settled.resolve(answer);

@@ -12,6 +12,8 @@ export interface OperationOptions {
   readonly consistency: Consistency;
   /** When the caller stops waiting, by the node's monotonic clock, milliseconds. */
   readonly deadlineMs: number;
+  /** Aborts when nobody waits for the answer any more: what is kept for it is let go; a write may still be applied. */
+  readonly signal?: AbortSignal;
 }
 
 export interface LiveValue {

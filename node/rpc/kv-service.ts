@@ -148,7 +148,7 @@ function operationOptions(
   context: CallContext,
 ): OperationOptions {
   const deadlineMs = Math.min(context.deadlineMs, options.clock.monotonicMs() + MAX_OPERATION_MS);
-  return { consistency: consistencyOf(request.consistency), deadlineMs };
+  return { consistency: consistencyOf(request.consistency), deadlineMs, signal: context.signal };
 }
 
 function describe(replica: Pick<Replica, 'map' | 'nodeId'>): Promise<DescribeClusterResponse> {

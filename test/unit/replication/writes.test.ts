@@ -128,6 +128,35 @@ describe('writes to three replicas', () => {
     }
   });
 
+  it('let go of what they hold when their caller has gone', async () => {
+    const small = new ReplicaCluster(3, { settings: { maxInFlightBytes: 2000 } });
+    try {
+      await small.begin();
+      const write = (key: string, more: { deadlineMs: number; signal?: AbortSignal }) =>
+        small.replica(0).engine.put({
+          key: Buffer.from(key),
+          value: Buffer.alloc(1500),
+          ttlMs: undefined,
+          requestId: undefined,
+          consistency: 'ALL',
+          ...more,
+        });
+      small.network.filter = (frame, _from, to) =>
+        to === 'kv-2' && carriesEntries(frame) ? 'hold' : 'deliver';
+      const caller = new AbortController();
+      const startedMs = small.time.monotonicMs;
+      const abandoned = write('a', { deadlineMs: startedMs + 60_000, signal: caller.signal });
+      caller.abort();
+      expect((await failure(small.time.run(abandoned))).code).to.equal('DEADLINE_EXCEEDED');
+      // Long before the deadline, and the room is there for the next one.
+      expect(small.time.monotonicMs - startedMs).to.be.lessThan(10_000);
+      const next = await failure(small.time.run(write('b', { deadlineMs: small.time.monotonicMs + 100 })));
+      expect(next.code).to.equal('DEADLINE_EXCEEDED');
+    } finally {
+      small.end();
+    }
+  });
+
   it('are refused while the node drains, and those under way finish', async () => {
     const replica = cluster.replica(0);
     const write = replica.engine.put({
