@@ -1,6 +1,5 @@
 import type { AdminClient } from '../client/admin-client.ts';
 import type { ClusterMap } from '../model/cluster-map.ts';
-import type { Availability } from './availability.ts';
 
 /**
  * What this process remembers of one KVCluster (by UID) from one reconciliation to the next. Nothing in it is needed
@@ -19,8 +18,10 @@ export interface ClusterMemory {
   readonly misses: Map<string, number>;
   /** What was last logged of a reconciliation. */
   lastOutcome: string;
-  /** How often in a row the cluster was found not available, and what was last found when it was. */
-  available: { readonly misses: number; readonly last: Availability | undefined };
+  /** How often in a row the cluster was found not available. */
+  availabilityMisses: number;
+  /** When misses were last counted (monotonic). */
+  countedMs: number | undefined;
 }
 
 /** Memories by the key of the cluster. */
@@ -40,7 +41,8 @@ export class ClusterMemories {
       silentSinceMs: undefined,
       misses: new Map(),
       lastOutcome: '',
-      available: { misses: 0, last: undefined },
+      availabilityMisses: 0,
+      countedMs: undefined,
     };
     this.memories.set(key, memory);
     return memory;

@@ -14,13 +14,18 @@ export const MISSES_TO_TURN = 3;
  * Counts, per node, how often in a row it was found wanting. What Kubernetes says (no pod, not Ready, being deleted) is
  * certain and turns at once; a question without an answer, or an answer "not in sync", may pass.
  *
+ * @param isNewLook whether enough time has passed since the last look for its misses to count.
  * @returns the nodes that count as down.
  */
-export function countMisses(misses: Map<string, number>, nodes: readonly NodeView[]): readonly NodeView[] {
+export function countMisses(
+  misses: Map<string, number>,
+  nodes: readonly NodeView[],
+  isNewLook: boolean,
+): readonly NodeView[] {
   for (const node of nodes) {
     if (isHealthy(node)) misses.delete(node.nodeId);
     else if (!isPodReady(node.pod)) misses.set(node.nodeId, MISSES_TO_TURN);
-    else misses.set(node.nodeId, (misses.get(node.nodeId) ?? 0) + 1);
+    else if (isNewLook) misses.set(node.nodeId, (misses.get(node.nodeId) ?? 0) + 1);
   }
   const known = new Set(nodes.map(({ nodeId }) => nodeId));
   for (const nodeId of misses.keys()) if (!known.has(nodeId)) misses.delete(nodeId);

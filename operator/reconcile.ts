@@ -11,7 +11,7 @@ import { resources } from './runtime/resource.ts';
 import { applyBackup } from './steps/backup.ts';
 import { guardNames } from './steps/guard.ts';
 import { rollPods } from './steps/rolling-update.ts';
-import { ensureSecret } from './steps/secret.ts';
+import { ensureSecret, recallSecret } from './steps/secret.ts';
 import { proceed, type Step, type StepContext, type StepResult } from './steps/step.ts';
 import { ensureTopology } from './steps/topology.ts';
 import { applyDisruptionBudget, applyServices, applyStatefulSet } from './steps/workload.ts';
@@ -90,6 +90,7 @@ async function look(
   memory.map = map;
   const replicas = map === undefined ? spec.replicas : replicasOnAdoption(spec.replicas, map);
   const expected = Array.from({ length: replicas }, (_, ordinal) => names.pod(ordinal));
+  await recallSecret(base);
   const nodes = await viewNodes(
     {
       cluster,

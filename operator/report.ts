@@ -1,5 +1,5 @@
 import { canonicalJson } from '../model/cluster-map.ts';
-import type { KVClusterStatus, NodeStatus } from '../model/kvcluster-status.ts';
+import type { Condition, KVClusterStatus, NodeStatus } from '../model/kvcluster-status.ts';
 import { type Availability, availabilityOf } from './availability.ts';
 import { backupStatusOf } from './backup-status.ts';
 import type { ClusterMemory } from './cluster-memory.ts';
@@ -11,7 +11,7 @@ import {
   MISSES_TO_TURN,
   transitionsOf,
 } from './conditions.ts';
-import { isHealthy, isPodReady, nodeStatusOf, type NodeView } from './nodes.ts';
+import { isHealthy, isPodReady, nodeStatusOf, type NodeView, stateOf } from './nodes.ts';
 import { FIELD_MANAGER, selectorOf } from './resources/names.ts';
 import { isNotFound } from './runtime/api.ts';
 import type { EventRecorder } from './runtime/events.ts';
@@ -22,6 +22,9 @@ import type { Runtime, StepContext, StepResult } from './steps/step.ts';
 export interface Reporter extends Runtime {
   readonly events: EventRecorder;
 }
+
+/** Least time between two looks that count, milliseconds. */
+const MISS_SPACING_MS = 1000;
 
 /** What the steps came to. */
 export interface Work {
@@ -89,10 +92,12 @@ export async function reportStatus(
     cache.list('jobs', cluster.namespace, ofBackup),
     cache.list('pods', cluster.namespace, ofBackup),
   );
-  const down = countMisses(memory.misses, nodes);
+  const isNew = isNewLook(memory, options.clock.monotonicMs());
+  const down = countMisses(memory.misses, nodes, isNew);
+  const availability = settle(memory, availabilityOfNodes(memory, nodes), isNew, before.conditions ?? []);
   const findings = findConditions({
     spec,
-    availability: settle(memory, availabilityOfNodes(memory, nodes)),
+    availability,
     down,
     initialised: memory.map?.initialised === true,
     ...work,
@@ -115,24 +120,40 @@ export async function reportStatus(
 }
 
 function availabilityOfNodes({ map }: ClusterMemory, nodes: readonly NodeView[]): Availability {
-  const asked = nodes.map(({ nodeId, target, answer }) => ({
-    nodeId,
-    running: target !== undefined,
-    answer,
+  const asked = nodes.map((node) => ({
+    nodeId: node.nodeId,
+    running: !['Missing', 'Pending'].includes(stateOf(node)),
+    answer: node.answer,
   }));
   return availabilityOf(map, asked);
 }
 
-/** Lets an available cluster be found wanting a few times before it is said so, unless no node runs at all. */
-function settle(memory: ClusterMemory, found: Availability): Availability {
+/** Looks in quick succession, as when several pods change, count as one. */
+function isNewLook(memory: ClusterMemory, nowMs: number): boolean {
+  if (memory.countedMs !== undefined && nowMs - memory.countedMs < MISS_SPACING_MS) return false;
+  memory.countedMs = nowMs;
+  return true;
+}
+
+/**
+ * Lets an available cluster be found wanting a few times before it is said so, unless no node runs at all. What an
+ * earlier process said last counts too.
+ */
+function settle(
+  memory: ClusterMemory,
+  found: Availability,
+  isNew: boolean,
+  before: readonly Condition[],
+): Availability {
   if (found.status === 'True') {
-    memory.available = { misses: 0, last: found };
+    memory.availabilityMisses = 0;
     return found;
   }
-  const { misses, last } = memory.available;
-  memory.available = { misses: misses + 1, last };
-  const certain = found.reason === 'NoNodeRunning' || misses + 1 >= MISSES_TO_TURN;
-  return certain || last === undefined ? found : last;
+  if (isNew) memory.availabilityMisses += 1;
+  const certain = found.reason === 'NoNodeRunning' || memory.availabilityMisses >= MISSES_TO_TURN;
+  const standing = before.find(({ type }) => type === 'Available');
+  if (certain || standing?.status !== 'True') return found;
+  return { status: standing.status, reason: standing.reason, message: standing.message };
 }
 
 /** A node as shown: single failed questions leave what was shown before. */

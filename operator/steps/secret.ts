@@ -44,7 +44,22 @@ export async function ensureSecret(context: StepContext): Promise<StepResult> {
   }
 }
 
-function remember({ memory, connectAdmin }: StepContext, bytes: Buffer, readMs: number): void {
+/**
+ * Reads the secret of a cluster that this process has not looked at yet, so that its nodes can be asked from the first
+ * look on: a restarted operator must not take silence of its own making for a cluster that is down.
+ */
+export async function recallSecret(context: SecretContext): Promise<void> {
+  if (context.memory.secret !== undefined) return;
+  const found = await readSecret(context);
+  if (ownershipOf(found, context.cluster) !== 'ours') return;
+  const bytes = Buffer.from(found?.data?.[SECRET_KEY] ?? '', 'base64');
+  // Read as of long ago: the step still does its checks.
+  if (bytes.length >= SECRET_BYTES) remember(context, bytes, Number.NEGATIVE_INFINITY);
+}
+
+type SecretContext = Pick<StepContext, 'api' | 'cluster' | 'memory' | 'connectAdmin' | 'signal'>;
+
+function remember({ memory, connectAdmin }: SecretContext, bytes: Buffer, readMs: number): void {
   if (memory.secret?.bytes.equals(bytes) !== true) {
     memory.admin?.close();
     memory.admin = connectAdmin(bytes);
@@ -52,7 +67,7 @@ function remember({ memory, connectAdmin }: StepContext, bytes: Buffer, readMs: 
   memory.secret = { bytes, readMs };
 }
 
-async function readSecret({ api, cluster, signal }: StepContext): Promise<Secret | undefined> {
+async function readSecret({ api, cluster, signal }: SecretContext): Promise<Secret | undefined> {
   const path = pathOf(resources.secrets, {
     namespace: cluster.namespace,
     name: objectNames(cluster.name).secret,

@@ -133,13 +133,19 @@ describe('conditions', () => {
 describe('countMisses', () => {
   it('counts a Ready node that does not answer as down only after three looks', () => {
     const misses = new Map<string, number>();
-    const look = () => countMisses(misses, [viewOf('demo-0', { answer: null })]).length;
+    const look = () => countMisses(misses, [viewOf('demo-0', { answer: null })], true).length;
     expect([look(), look(), look()]).to.deep.equal([0, 0, 1]);
+  });
+
+  it('counts looks in quick succession as one', () => {
+    const misses = new Map<string, number>();
+    const look = (isNew: boolean) => countMisses(misses, [viewOf('demo-0', { answer: null })], isNew).length;
+    expect([true, false, false, false, true, false, true].map(look)).to.deep.equal([0, 0, 0, 0, 0, 0, 1]);
   });
 
   it('counts a node down at once when Kubernetes says so, until it is in sync again', () => {
     const misses = new Map<string, number>();
-    const look = (view: ReturnType<typeof viewOf>) => countMisses(misses, [view]).length;
+    const look = (view: ReturnType<typeof viewOf>) => countMisses(misses, [view], true).length;
     expect(look(viewOf('demo-0', { pod: { terminating: true } }))).to.equal(1);
     expect(look(viewOf('demo-0', { answer: { inSync: false } }))).to.equal(1);
     expect(look(viewOf('demo-0'))).to.equal(0);
@@ -148,7 +154,7 @@ describe('countMisses', () => {
 
   it('forgets nodes that are gone', () => {
     const misses = new Map(members.map((name) => [name as string, 3]));
-    countMisses(misses, [viewOf('demo-0')]);
+    countMisses(misses, [viewOf('demo-0')], true);
     expect(misses.size).to.equal(0);
   });
 });
