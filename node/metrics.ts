@@ -171,6 +171,10 @@ function watchStore(registry: Registry, store: Pick<Store, 'statistics'>): void 
     kv_store_state_bytes: ['Size of the indexed state', 'stateBytes'],
     kv_store_log_bytes: ['Size of the apply log', 'logBytes'],
     kv_store_overlay_bytes: ['Records not yet in the indexed state', 'overlayBytes'],
+    kv_store_version_conflicts: [
+      'Records that met another one of the same version since the start: must stay 0',
+      'versionConflicts',
+    ],
   } as const;
   for (const [name, [help, field]] of Object.entries(sizes)) {
     new Gauge({

@@ -136,7 +136,12 @@ export class Node {
   private async open(): Promise<BoundPorts> {
     const { config, logger } = this.parts;
     const httpPort = await this.http.listen(config.listen, config.httpPort);
-    const store = (this.store = await openData({ ...this.parts, ...config, directory: config.dataDir }));
+    const store = (this.store = await openData({
+      ...this.parts,
+      ...config,
+      directory: config.dataDir,
+      observeSync: (entries, seconds) => this.metrics.observeSync(entries, seconds),
+    }));
     this.metrics.watchStore(store);
     const replica = (this.replica = await this.createReplica(store));
     const servers = new Servers({

@@ -15,6 +15,8 @@ export interface OpenDataOptions {
   readonly scheduler: Scheduler;
   readonly random: Random;
   readonly logger: Logger;
+  /** Told of every sync of the log: entries made durable, and how long it took. */
+  readonly observeSync: (entries: number, seconds: number) => void;
 }
 
 /**

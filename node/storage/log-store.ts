@@ -346,10 +346,13 @@ export class LogStore implements Store {
     let carried: CeilingValues | undefined;
     return {
       mayBegin: () => this.overlay.syncedBytes <= this.options.allLimits.overlayBytes,
-      write: (group) => {
+      write: async (group) => {
         const buffers = group.writer.finish();
         carried = this.ceilings.forGroup(group.layer.through);
-        return this.log.write({ sequence: group.sequence, buffers, bytes: group.writer.bytes }, carried);
+        const { clock, observeSync } = this.options;
+        const startedMs = clock.monotonicMs();
+        await this.log.write({ sequence: group.sequence, buffers, bytes: group.writer.bytes }, carried);
+        observeSync?.(group.layer.through - group.sequence, (clock.monotonicMs() - startedMs) / 1000);
       },
       synced: (group) => {
         const headBefore = this.head;

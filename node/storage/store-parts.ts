@@ -26,6 +26,8 @@ export interface LogStoreOptions {
   readonly logger: Logger;
   /** @default DEFAULT_LIMITS */
   readonly limits?: Partial<StoreLimits>;
+  /** Told of every sync of the log: entries made durable, and how long write and sync took. */
+  readonly observeSync?: (entries: number, seconds: number) => void;
   /** Called once when everything is closed, whatever happened before. */
   readonly release?: () => Promise<void>;
 }

@@ -226,9 +226,18 @@ describe('the life of a node process', () => {
       ]) {
         expect(body, name).to.match(new RegExp(`^${name} \\d+$`, 'm'));
       }
-      for (const line of ['kv_map_epoch 1', 'kv_readable 1', 'kv_ready 1', 'kv_store_failed 0']) {
+      for (const line of [
+        'kv_map_epoch 1',
+        'kv_readable 1',
+        'kv_ready 1',
+        'kv_store_failed 0',
+        'kv_store_version_conflicts 0',
+      ]) {
         expect(samples).to.include(line);
       }
+      expect(body)
+        .to.match(/^kv_sync_group_entries_sum [1-9]/m)
+        .and.match(/^kv_sync_duration_seconds_count [1-9]/m);
       expect(body).to.contain('process_resident_memory_bytes').and.contain('nodejs_eventloop_lag_seconds');
       expect(body).not.to.contain('measured');
     });
