@@ -37,6 +37,25 @@ describe('a KVCluster that nobody changes', () => {
     expect(writes.length).to.be.above(10);
   });
 
+  it('is not written by an operator that has just started', async () => {
+    const { cluster, kubectl } = stand();
+    await cluster.ready();
+    const before = await cluster.get();
+    await kubectl.run(['delete', 'pod', '--selector=app.kubernetes.io/name=kvcluster-operator']);
+    // That a new one is at work shows in what it repairs.
+    await kubectl.run(['delete', 'poddisruptionbudget', cluster.name]);
+    await waitFor({ what: 'the new operator to repair something', timeoutMs: 60_000, intervalMs: 500 }, () =>
+      kubectl.find('poddisruptionbudget', cluster.name),
+    );
+    const mark = auditMark();
+    await waitFor({ what: 'it to renew its Lease', timeoutMs: 30_000 }, async () =>
+      (await writesSince(mark)).some(({ objectRef }) => objectRef?.resource === 'leases'),
+    );
+    const after = await cluster.get();
+    expect(after.status).to.deep.equal(before.status);
+    expect(after.metadata.resourceVersion).to.equal(before.metadata.resourceVersion);
+  });
+
   it('is written when somebody else changes what it owns, once', async () => {
     const { cluster, kubectl } = stand();
     const mark = auditMark();
