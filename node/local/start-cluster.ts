@@ -107,7 +107,8 @@ async function proposeTo(
 ): Promise<string | undefined> {
   try {
     const held = await admin.getMap(target, signal);
-    if (held?.hash === map.hash) return undefined;
+    // A first map that came from a peer does not make a blank node serve: it must come from here.
+    if (held?.hash === map.hash && map.initialised) return undefined;
     const expected = { epoch: held?.epoch ?? 0, hash: held?.hash ?? '' };
     const answer = await admin.proposeMap(target, map, expected, signal);
     return answer.accepted ? undefined : `${target.nodeId} refuses the cluster map: ${answer.message}`;

@@ -218,6 +218,7 @@ class RunningReplica implements Replica {
   async proposeMap(map: ClusterMap): Promise<ProposeResult> {
     const adoption = await this.maps.adopt(map);
     const accepted = adoption.kind === 'adopted' || adoption.kind === 'same';
+    if (accepted) await this.found(map);
     return {
       accepted,
       epoch: this.map?.epoch ?? 0,
@@ -358,9 +359,19 @@ class RunningReplica implements Replica {
       );
       return;
     }
-    if (serving.state !== 'blank' || memberOf(map, identity.nodeId) === undefined) return;
     // Only the first map of a cluster finds every volume blank; later a blank one has lost its data (OPERATOR 5).
-    await this.mark(map.initialised ? 'rebuilding' : 'readable');
+    if (map.initialised && serving.state === 'blank' && memberOf(map, identity.nodeId) !== undefined) {
+      await this.mark('rebuilding');
+    }
+  }
+
+  /**
+   * A blank volume begins as readable only when the map's writer itself brings a map that is not initialised: from a peer
+   * such a map may be left over from the first start, and this volume may have lost what was acknowledged since.
+   */
+  private async found(map: ClusterMap): Promise<void> {
+    const founding = !map.initialised && memberOf(map, this.nodeId) !== undefined;
+    if (founding && this.serving.state === 'blank') await this.serving.set('readable');
   }
 
   private onPeersChanged(): void {

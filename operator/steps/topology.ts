@@ -8,6 +8,7 @@ import {
 import type { ClusterMap, Member } from '../../model/cluster-map.ts';
 import { firstMap, mintClusterId, withInitialised } from '../../model/next-map.ts';
 import { isHealthy, isTerminating, type NodeView, podTrouble, stateOf, zoneOf } from '../nodes.ts';
+import { StoreState } from '../../proto/gen/peer.ts';
 import { objectNames, ports } from '../resources/names.ts';
 import { readTopology } from '../resources/topology.ts';
 import { publishMap } from './publish-map.ts';
@@ -203,8 +204,10 @@ async function pushTo(
   if (node?.answer === undefined || node.target === undefined || memory.admin === undefined) {
     return node?.silence ?? 'there is no pod';
   }
-  const { epoch, mapHash } = node.answer;
-  if (epoch > map.epoch || (epoch === map.epoch && mapHash === map.hash)) return undefined;
+  const { epoch, mapHash, state } = node.answer;
+  const isHeld = epoch === map.epoch && mapHash === map.hash;
+  // A first map that came from a peer does not make a blank node serve: it must come from here.
+  if (epoch > map.epoch || (isHeld && (map.initialised || state === StoreState.READABLE))) return undefined;
   try {
     const expected = { epoch, hash: mapHash };
     const { accepted, message } = await memory.admin.proposeMap(node.target, map, expected, signal);

@@ -57,6 +57,13 @@ export class MemoryNetwork {
     for (const other of others) if (other !== name) this.cut(name, other);
   }
 
+  /** Joins the two again; what was held between others stays held. */
+  join(a: string, b: string): void {
+    this.cuts.delete(`${a}>${b}`);
+    this.cuts.delete(`${b}>${a}`);
+    this.flush();
+  }
+
   heal(): void {
     this.cuts.clear();
     this.flush();

@@ -116,6 +116,33 @@ describe('a member that comes back', () => {
     expect(await cluster.get(2, 'during', 'ONE')).to.equal('rebuild');
   });
 
+  it('with a blank volume does not serve by a first map that a peer was left with', async () => {
+    cluster = new ReplicaCluster(3);
+    for (const index of [0, 1, 2]) await cluster.start(index);
+    const first = cluster.nextMap({ initialised: false });
+    for (const index of [0, 1, 2]) await cluster.propose(index, first);
+    await cluster.connected();
+    cluster.network.cut('kv-0', 'kv-1');
+    cluster.network.cut('kv-0', 'kv-2');
+    const second = cluster.nextMap();
+    for (const index of [1, 2]) await cluster.propose(index, second);
+    await cluster.put(1, 'acknowledged', 'by kv-1 and kv-2');
+    cluster.kill(2);
+    cluster.wipe(2);
+    cluster.network.cut('kv-2', 'kv-1');
+    cluster.network.join('kv-2', 'kv-0');
+    await cluster.start(2);
+    await cluster.time.until('it has the map of kv-0', () => cluster.replica(2).map?.epoch === first.epoch);
+    await cluster.time.advance(5000);
+    for (const index of [0, 2]) {
+      const read: unknown = await cluster.get(index, 'acknowledged').catch((error: unknown) => error);
+      expect(read).to.be.instanceOf(KvError).with.property('code', 'UNAVAILABLE');
+    }
+    cluster.network.heal();
+    await allEqual(cluster);
+    expect(await cluster.get(2, 'acknowledged', 'ONE')).to.equal('by kv-1 and kv-2');
+  });
+
   it('with a blank volume alone says that the data is lost', async () => {
     cluster = new ReplicaCluster(1);
     await cluster.begin();
