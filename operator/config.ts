@@ -32,7 +32,8 @@ export const OPERATOR_USAGE = `usage: operator [flags]
   --http-port=PORT           port of /metrics, /healthz and /readyz (default: 9090)
   --cluster-domain=DOMAIN    DNS domain of the Kubernetes cluster (default: from /etc/resolv.conf)
   --concurrency=N            clusters reconciled at the same time (default: 8)
-  --log-level=LEVEL          ${LOG_LEVELS.join(', ')} (default: info)`;
+  --log-level=LEVEL          ${LOG_LEVELS.join(', ')} (default: info)
+  --help, --version          print this, or the version, and exit`;
 
 const names = z
   .string()
@@ -67,7 +68,9 @@ const schema = z.object({
 export function parseOperatorConfig(
   args: readonly string[],
   environment: Readonly<Record<string, string | undefined>>,
-): OperatorConfig {
+): OperatorConfig | 'help' | 'version' {
+  if (args.includes('--help')) return 'help';
+  if (args.includes('--version')) return 'version';
   const options = Object.fromEntries(
     Object.keys(schema.shape).map((name) => [name, { type: 'string' as const }]),
   );
@@ -78,9 +81,14 @@ export function parseOperatorConfig(
     allowPositionals: true,
     tokens: true,
   });
+  const given = new Set<string>();
   const strange = tokens.flatMap((token) => {
     if (token.kind === 'positional') return [`unexpected argument "${token.value}"`];
-    return token.kind === 'option' && !(token.name in options) ? [`unknown flag ${token.rawName}`] : [];
+    if (token.kind !== 'option') return [];
+    if (!(token.name in options)) return [`unknown flag ${token.rawName}`];
+    const isRepeated = given.has(token.name);
+    given.add(token.name);
+    return isRepeated ? [`${token.rawName} is given twice`] : [];
   });
   const parsed = schema.safeParse({ 'lease-namespace': environment['POD_NAMESPACE'], ...values });
   const wrong = parsed.success

@@ -3,10 +3,11 @@ import { clusterDomainOf } from '../client/members.ts';
 import { sleep, systemClock, systemScheduler } from '../common/clock.ts';
 import { KvError, messageOf } from '../common/errors.ts';
 import { createLogger, type Logger } from '../common/log.ts';
+import { readSoftwareVersion } from '../common/software-version.ts';
 import { random48, systemRandom } from '../common/random.ts';
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { type OperatorConfig, parseOperatorConfig } from './config.ts';
+import { OPERATOR_USAGE, type OperatorConfig, parseOperatorConfig } from './config.ts';
 import { serveHttp } from './http-server.ts';
 import { createOperatorMetrics, type OperatorMetrics } from './metrics.ts';
 import { Operator } from './operator.ts';
@@ -154,13 +155,19 @@ async function startHttp(
   return { port: server.port, [Symbol.asyncDispose]: () => server.close() };
 }
 
-let config: OperatorConfig;
-try {
-  config = parseOperatorConfig(process.argv.slice(2), process.env);
-} catch (error) {
-  process.stderr.write(`${messageOf(error)}\n`);
-  process.exit(error instanceof KvError ? 2 : 1);
+function readConfig(): OperatorConfig {
+  try {
+    const parsed = parseOperatorConfig(process.argv.slice(2), process.env);
+    if (typeof parsed !== 'string') return parsed;
+    process.stdout.write(`${parsed === 'help' ? OPERATOR_USAGE : readSoftwareVersion()}\n`);
+    process.exit(0);
+  } catch (error) {
+    process.stderr.write(`${messageOf(error)}\n`);
+    process.exit(error instanceof KvError ? 2 : 1);
+  }
 }
+
+const config = readConfig();
 const log = createLogger({ level: config.logLevel, fields: { component: 'operator' } });
 main(config, log).then(
   (code) => process.exit(code),

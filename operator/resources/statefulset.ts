@@ -101,7 +101,12 @@ function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: str
       `--data-dir=${DATA_PATH}`,
       `--secret-file=${SECRET_PATH}/${SECRET_KEY}`,
     ],
-    env: [{ name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } }],
+    env: [
+      { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
+      // For `kubectl exec POD -- kvctl status`; the node itself takes flags only.
+      { name: 'KVCTL_SERVICE', value: `${objectNames(cluster.name).headlessService}.${cluster.namespace}` },
+      { name: 'KVCTL_SECRET_FILE', value: `${SECRET_PATH}/${SECRET_KEY}` },
+    ],
     ports: Object.entries(ports).map(([name, containerPort]) => ({ name, containerPort, protocol: 'TCP' })),
     resources: wireResources(spec.resources),
     securityContext: restrictedContainer,

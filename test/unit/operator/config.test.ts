@@ -40,6 +40,13 @@ describe('parseOperatorConfig', () => {
     });
   });
 
+  it('refuses a flag given twice, and knows --help and --version', () => {
+    const twice = () => parseOperatorConfig(['--default-image=a', '--default-image=b'], {});
+    expect(twice).to.throw(/--default-image is given twice/);
+    expect(parseOperatorConfig(['--help'], {})).to.equal('help');
+    expect(parseOperatorConfig(['--version'], {})).to.equal('version');
+  });
+
   it('reports every problem together', () => {
     const parse = () =>
       parseOperatorConfig(['--namespaces=A', '--concurrency=none', '--colour=red', 'extra'], {});
