@@ -29,6 +29,7 @@ const configuration = [
   'tsconfig.build.json',
   'deploy/Dockerfile',
   'deploy/entrypoint',
+  'deploy/kvctl',
   'scripts/build.ts',
 ];
 
@@ -78,7 +79,7 @@ function removeDevelopmentFiles(folder: string): void {
 function fillContext(): void {
   rmSync(join(context, 'dist'), { recursive: true, force: true });
   cpSync(join(root, 'dist'), join(context, 'dist'), { recursive: true });
-  copyFileSync(join(root, 'deploy/entrypoint'), join(context, 'entrypoint'));
+  for (const name of ['entrypoint', 'kvctl']) copyFileSync(join(root, 'deploy', name), join(context, name));
 }
 
 /** Runs a program with what it says on standard error; a failure ends the build. */
