@@ -7,6 +7,7 @@ import { addBackupVerify } from './backup-verify.ts';
 import { type KvctlContext, UsageError } from './context.ts';
 import { addDelete } from './delete.ts';
 import { addGet } from './get.ts';
+import { allowConnectionOptionsFirst } from './leading-options.ts';
 import { addList } from './list.ts';
 import { addPut } from './put.ts';
 import { addStatus } from './status.ts';
@@ -36,12 +37,14 @@ function buildProgram(context: KvctlContext): Command {
     writeOut: (text) => context.stdout.write(text),
     writeErr: (text) => context.stderr.write(text),
   });
+  allowConnectionOptionsFirst(program);
   addPut(program, context);
   addGet(program, context);
   addDelete(program, context);
   addList(program, context);
   addStatus(program, context);
   const backup = program.command('backup').description('back up the cluster, and look after the backups');
+  allowConnectionOptionsFirst(backup);
   addBackupCreate(backup, context);
   addBackupList(backup, context);
   addBackupVerify(backup, context);

@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { parseEndpoints } from '../../../client/endpoint-list.ts';
 import { parseDurationMs } from '../../../client/kvctl/duration.ts';
@@ -5,6 +8,7 @@ import { formatBytes, jsonBytes } from '../../../client/kvctl/output.ts';
 import { clusterDomainOf, fullServiceName, targetOf } from '../../../client/members.ts';
 import type { Member } from '../../../model/cluster-map.ts';
 import { compareNatural } from '../../../model/natural-order.ts';
+import { kvctl } from '../../support/local-cluster.ts';
 
 describe('what people write to kvctl', () => {
   for (const [text, expected] of [
@@ -47,6 +51,81 @@ describe('what people write to kvctl', () => {
     ]);
     expect(jsonBytes(Buffer.from('grüße'))).to.deep.equal({ text: 'grüße' });
     expect(jsonBytes(Buffer.from([0xff, 0]))).to.deep.equal({ base64: '/wA=' });
+  });
+});
+
+describe('the connection options of kvctl', () => {
+  // Nothing listens there, so the error names the endpoint that was used.
+  const [first, second] = ['127.0.0.1:1', '127.0.0.1:2'];
+  let directory: string;
+
+  before(() => {
+    directory = mkdtempSync(join(tmpdir(), 'kvctl-options-'));
+  });
+
+  after(() => rmSync(directory, { recursive: true, force: true }));
+
+  for (const [line, endpoint] of [
+    [`--endpoints ${first} --timeout 50ms put a b`, first],
+    [`--timeout=50ms put a b --endpoints=${first}`, first],
+    [`--endpoints ${first} get a --endpoints ${second} --timeout 50ms`, second],
+    [`--endpoints ${first} list --timeout 50ms`, first],
+  ] as const) {
+    it(`stand before and after the command: ${line}`, async () => {
+      const { code, stderr } = await kvctl(line.split(' '), { directory });
+      expect(code).to.equal(1);
+      expect(stderr).to.contain(`tried ${endpoint} for 50 ms`);
+    });
+  }
+
+  it('win over the environment from either place', async () => {
+    process.env['KVCTL_ENDPOINTS'] = first;
+    try {
+      for (const [line, endpoint] of [
+        ['--timeout 50ms get a', first],
+        [`--timeout 50ms --endpoints ${second} get a`, second],
+        [`--timeout 50ms get a --endpoints ${second}`, second],
+      ] as const) {
+        expect((await kvctl(line.split(' '), { directory })).stderr, line).to.contain(`tried ${endpoint}`);
+      }
+    } finally {
+      delete process.env['KVCTL_ENDPOINTS'];
+    }
+  });
+
+  it('reach a command of a group from before either name', async () => {
+    for (const line of [
+      '--data-dir nowhere backup create --target backups',
+      'backup --data-dir nowhere create --target backups',
+      'backup create --target backups --data-dir nowhere',
+    ]) {
+      const { code, stderr } = await kvctl(line.split(' '), { directory });
+      expect(code, line).to.equal(1);
+      expect(stderr, line).to.contain(join(directory, 'nowhere'));
+    }
+  });
+
+  it('are refused before a command that has them not, as after it', async () => {
+    for (const [line, message] of [
+      [`--endpoints ${first} status`, 'status has no option --endpoints'],
+      [`status --endpoints ${first}`, "unknown option '--endpoints'"],
+      ['--secret-file key backup list --target backups', 'list has no option --secret-file'],
+      ['--service a.b status --members a=b:1', 'cannot be used with'],
+      ['--timeout 30 get a', '500ms, 30s'],
+    ] as const) {
+      const { code, stderr } = await kvctl(line.split(' '), { directory });
+      expect(code, line).to.equal(2);
+      expect(stderr, line).to.contain(message);
+    }
+  });
+
+  it('are shown with the program and with the command', async () => {
+    expect((await kvctl(['--help'])).text)
+      .to.contain('--endpoints')
+      .and.contain('--service');
+    expect((await kvctl(['get', '--help'])).text)
+      .to.contain('--endpoints')
+      .and.not.contain('--service');
   });
 });
 
