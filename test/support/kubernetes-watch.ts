@@ -31,7 +31,8 @@ export class ObjectWatch<T extends KubernetesObject> implements AsyncDisposable 
   #open = true;
 
   /**
-   * @param args - what to watch, as for `kubectl get`.
+   * @param args - what to watch, as for `kubectl get`: a kind and selectors. Not a name: kubectl reads a named object and
+   * then watches from any later moment, so that it may miss a change between the two.
    */
   constructor(kubectl: Kubectl, ...args: string[]) {
     const template = '--output=jsonpath={@}{"\\n"}';
@@ -66,7 +67,7 @@ export class ObjectWatch<T extends KubernetesObject> implements AsyncDisposable 
       if (found !== undefined) return found;
       const leftMs = deadlineMs - performance.now();
       if (!this.#open || leftMs <= 0) {
-        const last = this.sightings.length === 0 ? 'nothing' : JSON.stringify(this.sightings.at(-1)?.object);
+        const last = describe(this.sightings.at(-1)?.object);
         const why = this.#open ? `waited ${timeoutMs / 1000} s` : `the watch ended (${this.#errors.trim()})`;
         throw new Error(`${why} for ${what}; last seen: ${last}`);
       }
@@ -94,4 +95,8 @@ export class ObjectWatch<T extends KubernetesObject> implements AsyncDisposable 
   #wake(): void {
     for (const wake of [...this.#waiting]) wake();
   }
+}
+
+function describe(object: (KubernetesObject & { status?: unknown }) | undefined): string {
+  return object === undefined ? 'nothing' : `${object.metadata.name} ${JSON.stringify(object.status)}`;
 }

@@ -72,7 +72,11 @@ export class KVClusterUnderTest {
 
   /** Every change of the object, its status above all. */
   watch(): ObjectWatch<KVClusterObject> {
-    return new ObjectWatch<KVClusterObject>(this.kubectl, 'kvcluster', this.name);
+    return new ObjectWatch<KVClusterObject>(
+      this.kubectl,
+      'kvclusters',
+      `--field-selector=metadata.name=${this.name}`,
+    );
   }
 
   watchPods(): ObjectWatch<Pod> {
