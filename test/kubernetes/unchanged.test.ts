@@ -9,6 +9,7 @@ import {
   serviceAccountUser,
 } from '../support/kubernetes-audit.ts';
 import { useStand } from '../support/kubernetes-stand.ts';
+import { stands } from '../support/kvcluster.ts';
 import { waitFor } from '../support/wait.ts';
 
 const QUIET_MS = 60_000;
@@ -68,5 +69,32 @@ describe('a KVCluster that nobody changes', () => {
     await cluster.ready();
     const repairs = (await writesSince(mark)).filter(({ objectRef }) => objectRef?.resource === 'services');
     expect(repairs.map(describeEvent)).to.have.length(1);
+  });
+
+  it('is left as it is while it is paused, with its status going on, and repaired after', async () => {
+    const { cluster, kubectl } = stand();
+    await cluster.patch({ paused: true });
+    try {
+      const mark = auditMark();
+      await using status = cluster.watch();
+      await status.until({ what: 'Paused', timeoutMs: 20_000 }, (object) =>
+        stands(object, 'Progressing', 'False', 'Paused'),
+      );
+      await kubectl.run(['delete', 'poddisruptionbudget', cluster.name]);
+      const pod = cluster.podNames[0] ?? '';
+      await kubectl.run(['delete', 'pod', pod, '--wait=false']);
+      await status.until({ what: 'Degraded for MemberDown', timeoutMs: 20_000 }, (object) =>
+        stands(object, 'Degraded', 'True', 'MemberDown'),
+      );
+      await cluster.ready();
+      const written = (await writesSince(mark)).map(({ objectRef }) => objectRef?.resource ?? '');
+      expect([...new Set(written)].toSorted()).to.deep.equal(['events', 'kvclusters', 'leases']);
+      expect(await kubectl.find('poddisruptionbudget', cluster.name)).to.equal(undefined);
+    } finally {
+      await cluster.patch({ paused: false });
+    }
+    await waitFor({ what: 'the budget to be back', timeoutMs: 20_000 }, () =>
+      kubectl.find('poddisruptionbudget', cluster.name),
+    );
   });
 });
