@@ -144,13 +144,9 @@ export class Node {
     }));
     this.metrics.watchStore(store);
     const replica = (this.replica = await this.createReplica(store));
-    const servers = new Servers({
-      ...this.parts,
-      replica,
-      metrics: this.metrics,
-      notReadyReason: () => this.notReadyReason,
-    });
-    const ports = { ...(await servers.listen()), httpPort };
+    const notReadyReason = (): string | undefined => this.notReadyReason;
+    const servers = new Servers({ ...this.parts, replica, metrics: this.metrics, notReadyReason });
+    const ports = { ...(await listenOrClose(servers)), httpPort };
     this.servers = servers;
     this.metrics.watchReadiness(() => this.notReadyReason === undefined);
     if (config.portsFile !== undefined) await writePorts(config.portsFile, ports);
@@ -201,6 +197,15 @@ export class Node {
     const done = await promise;
     timer.cancel();
     return done;
+  }
+}
+
+async function listenOrClose(servers: Servers): ReturnType<Servers['listen']> {
+  try {
+    return await servers.listen();
+  } catch (error) {
+    servers.close();
+    throw error;
   }
 }
 
