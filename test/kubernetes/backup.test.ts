@@ -134,7 +134,9 @@ describe('backups', () => {
     const file = (await stand().kubectl.exec('inspector', exec)).trim();
     const failure: unknown = await kvctl('verify', name).catch((error: unknown) => error);
     expect(failure).to.be.instanceOf(CommandError);
-    expect((failure as CommandError).stdout).to.include(`${name}: BAD`).and.include(file);
+    expect((failure as CommandError).stdout)
+      .to.include(`${name}: BAD`)
+      .and.include(file);
     await stand().kubectl.exec('inspector', exec); // the same bit again
     await kvctl('verify', name);
   });
