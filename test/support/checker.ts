@@ -4,7 +4,7 @@ import { KvClient, KvError } from '../../client/kv-client.ts';
 export interface CheckerOptions {
   /** Client addresses: the writer uses all of them. */
   readonly endpoints: readonly string[];
-  /** Keys written, over and over. @default 500 */
+  /** Keys written over and over; some more are written once. @default 500 */
   readonly keys?: number;
   /** Together, per second. @default 400 */
   readonly writesPerSecond?: number;
@@ -38,6 +38,8 @@ const WRITE_TIMEOUT_MS = 3000;
 const UNKNOWN_IS_OVER_MS = WRITE_TIMEOUT_MS + 1000;
 /** One write in so many is a delete. */
 const DELETE_EVERY = 7;
+/** One write in so many, of each worker, is the only one of its key: a later write would cover up that it was lost. */
+const ONCE_EVERY = 4;
 
 /**
  * Proves that a cluster loses no acknowledged write: it writes continuously (overwrites and deletes too), notes each
@@ -114,12 +116,21 @@ export class Checker {
   private async work(client: KvClient, worker: number): Promise<void> {
     const periodMs = (1000 * WORKERS) / this.options.writesPerSecond;
     let dueMs = performance.now();
-    for (let index = worker; !this.stopping.signal.aborted; index += WORKERS) {
-      if (index >= this.options.keys) index = worker;
-      await this.writeOnce(client, index);
+    let index = worker;
+    for (let turn = 1; !this.stopping.signal.aborted; turn += 1) {
+      if (turn % ONCE_EVERY === 0) await this.writeOnce(client, this.addKey());
+      else {
+        await this.writeOnce(client, index);
+        index = index + WORKERS < this.options.keys ? index + WORKERS : worker;
+      }
       dueMs = Math.max(dueMs + periodMs, performance.now() - 1000);
       await delay(Math.max(0, dueMs - performance.now()));
     }
+  }
+
+  /** The index of a key that nobody has written yet. */
+  private addKey(): number {
+    return this.histories.push({ acknowledged: undefined, possible: [] }) - 1;
   }
 
   private async writeOnce(client: KvClient, index: number): Promise<void> {
