@@ -40,14 +40,15 @@ export class Failover {
   async run<Response>(operation: FailoverOperation<Response>): Promise<Response> {
     const endMs = this.clock.monotonicMs() + operation.timeoutMs;
     const backoff = new Backoff({ initialMs: 50, maxMs: 1000 }, this.random);
-    let last: CallFailure | undefined;
+    // Of each endpoint the last one: what a node said before it went away is no longer true.
+    const failures = new Map<Endpoint, CallFailure>();
     for (let tried = 0; ; tried += 1) {
       if (tried > 0 && tried % this.endpoints.length === 0) {
         const pauseMs = Math.min(backoff.nextMs(), endMs - this.clock.monotonicMs());
         if (pauseMs > 0) await sleep(this.scheduler, pauseMs, operation.signal);
       }
       const remainingMs = endMs - this.clock.monotonicMs();
-      if (last !== undefined && remainingMs < 1) throw this.gaveUp(last, operation.timeoutMs);
+      if (tried > 0 && remainingMs < 1) throw this.gaveUp([...failures.values()], operation.timeoutMs);
       const index = this.preferred;
       const endpoint = this.endpoints[index];
       if (endpoint === undefined) throw new KvError('FAILED_PRECONDITION', 'there is no endpoint');
@@ -59,7 +60,8 @@ export class Failover {
         if (!mayGoElsewhere(error, operation.kind)) throw finalError(error, operation.kind, endpoint.address);
         // Another operation may have moved on already.
         if (this.preferred === index) this.preferred = (index + 1) % this.endpoints.length;
-        last = error;
+        failures.delete(endpoint);
+        failures.set(endpoint, error);
       }
     }
   }
@@ -70,13 +72,22 @@ export class Failover {
     return kind === 'read' && this.endpoints.length > 1 && whole > 200 ? Math.ceil(whole / 2) : whole;
   }
 
-  private gaveUp(last: CallFailure, timeoutMs: number): KvError {
+  private gaveUp(failures: readonly CallFailure[], timeoutMs: number): KvError {
     const addresses = this.endpoints.map(({ address }) => address).join(', ');
-    const { code, message } = last.error;
-    return new KvError(code, `${message} (tried ${addresses} for ${Math.round(timeoutMs)} ms)`, {
-      cause: last.error,
-    });
+    const cause = mostTelling(failures);
+    const { code, message } = cause;
+    return new KvError(code, `${message} (tried ${addresses} for ${Math.round(timeoutMs)} ms)`, { cause });
   }
+}
+
+/** What a node answered says more of the cluster than a connection that failed; among equals, the latest. */
+function mostTelling(failures: readonly CallFailure[]): KvError {
+  const latestFirst = failures.toReversed();
+  const telling =
+    latestFirst.find(({ stage }) => stage === 'answered') ??
+    latestFirst.find(({ stage }) => stage === 'lost') ??
+    latestFirst[0];
+  return telling?.error ?? new KvError('UNAVAILABLE', 'no endpoint was tried');
 }
 
 function mayGoElsewhere({ stage, error }: CallFailure, kind: 'read' | 'write'): boolean {

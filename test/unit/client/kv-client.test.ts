@@ -110,7 +110,7 @@ describe('the client library', () => {
 
   /** An address that takes connections and never says a word. */
   async function mutePort(): Promise<string> {
-    const server = createServer((socket) => socket.on('error', () => undefined)).listen(0, '127.0.0.1');
+    const server = createServer((socket) => socket.on('error', () => undefined).resume()).listen(0, '127.0.0.1');
     await once(server, 'listening');
     listeners.push(server);
     return `127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -159,6 +159,29 @@ describe('the client library', () => {
     expect(error).to.include({ code: 'UNAVAILABLE', retryable: true });
     expect(error.message).to.contain('no quorum');
     expect(node.calls.length).to.be.within(3, 12);
+  });
+
+  it('says what a node answered rather than which endpoints could not be reached', async () => {
+    const alone = await start({ put: refusing(grpc.status.UNAVAILABLE, 'QUORUM needs 2 of 3 replicas') });
+    const client = await connect([alone.address, await closedPort(), await closedPort()]);
+    // The time ends at any of the three.
+    for (const timeoutMs of [120, 160, 200, 300]) {
+      const error = await failureOf(client.put('k', 'v', { timeoutMs }));
+      expect(error).to.include({ code: 'UNAVAILABLE', retryable: true });
+      expect(error.message).to.match(/^QUORUM needs 2 of 3 replicas \(tried /);
+    }
+  });
+
+  it('no longer says what a node answered before it went away', async () => {
+    const leaving = await start({
+      put: (call, done) => {
+        refusing(grpc.status.UNAVAILABLE, 'draining')(call, done);
+        setImmediate(() => leaving.stop());
+      },
+    });
+    const client = await connect([leaving.address, await closedPort()]);
+    const error = await failureOf(client.put('k', 'v', { timeoutMs: 500 }));
+    expect(error.message).to.contain('ECONNREFUSED').and.not.contain('draining');
   });
 
   it('never sends a write again when the connection is lost before the answer', async () => {
