@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { type AddressInfo, type Server as TcpServer, createServer } from 'node:net';
+import { type AddressInfo, type Server as TcpServer, type Socket, createServer } from 'node:net';
 import * as grpc from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { KvClient, type KvError } from '../../../client/kv-client.ts';
@@ -80,6 +80,7 @@ describe('the client library', () => {
   const nodes: ScriptedNode[] = [];
   const clients: KvClient[] = [];
   const listeners: TcpServer[] = [];
+  const muted: Socket[] = [];
 
   async function start(script: Script = {}): Promise<ScriptedNode> {
     const node = await ScriptedNode.start(script);
@@ -110,7 +111,10 @@ describe('the client library', () => {
 
   /** An address that takes connections and never says a word. */
   async function mutePort(): Promise<string> {
-    const server = createServer((socket) => socket.on('error', () => undefined).resume()).listen(0, '127.0.0.1');
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      muted.push(socket);
+    }).listen(0, '127.0.0.1');
     await once(server, 'listening');
     listeners.push(server);
     return `127.0.0.1:${(server.address() as AddressInfo).port}`;
@@ -120,6 +124,8 @@ describe('the client library', () => {
     for (const client of clients.splice(0)) client.close();
     for (const node of nodes.splice(0)) node.stop();
     for (const listener of listeners.splice(0)) listener.close();
+    // A client that gives a mute endpoint up leaves the connection to time out.
+    for (const socket of muted.splice(0)) socket.destroy();
   });
 
   it('connects past an endpoint that refuses connections', async () => {
