@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type BackupManifest, MANIFEST_NAME, decodeManifest } from '../../common/backup-format.ts';
-import { messageOf } from '../../common/errors.ts';
+import { KvError, messageOf } from '../../common/errors.ts';
 import { type ClusterKey, clusterDirectory, isBackupId } from './backup-path.ts';
 import { namesIn } from './backup-writer.ts';
 
@@ -16,8 +16,15 @@ export interface BackupEntry {
   readonly problem: string | undefined;
 }
 
-/** Every backup under `<target>/<namespace>/<name>/<clusterId>`, by cluster, then oldest first; unfinished ones are left out. */
+/**
+ * Every backup under `<target>/<namespace>/<name>/<clusterId>`, by cluster, then oldest first; unfinished ones are left
+ * out.
+ *
+ * @throws KvError FAILED_PRECONDITION when the target cannot be read, as when its name is mistyped: that is not the same
+ * as having no backups.
+ */
 export async function listBackups(target: string): Promise<readonly BackupEntry[]> {
+  await requireDirectory(target);
   const entries: BackupEntry[] = [];
   for (const namespace of await namesIn(target)) {
     for (const name of await namesIn(join(target, namespace))) {
@@ -30,6 +37,15 @@ export async function listBackups(target: string): Promise<readonly BackupEntry[
     }
   }
   return entries;
+}
+
+async function requireDirectory(target: string): Promise<void> {
+  try {
+    await readdir(target);
+  } catch (error) {
+    const message = `cannot read the directory of backups: ${messageOf(error)}`;
+    throw new KvError('FAILED_PRECONDITION', message, { cause: error });
+  }
 }
 
 async function readEntry(id: string, cluster: ClusterKey, directory: string): Promise<BackupEntry> {

@@ -8,7 +8,7 @@ import { formatBytes, jsonBytes } from '../../../client/kvctl/output.ts';
 import { clusterDomainOf, fullServiceName, targetOf } from '../../../client/members.ts';
 import type { Member } from '../../../model/cluster-map.ts';
 import { compareNatural } from '../../../model/natural-order.ts';
-import { kvctl } from '../../support/local-cluster.ts';
+import { type KvctlResult, kvctl } from '../../support/local-cluster.ts';
 
 describe('what people write to kvctl', () => {
   for (const [text, expected] of [
@@ -126,6 +126,28 @@ describe('the connection options of kvctl', () => {
     expect((await kvctl(['get', '--help'])).text)
       .to.contain('--endpoints')
       .and.not.contain('--service');
+  });
+});
+
+describe('kvctl backup list', () => {
+  let directory: string;
+
+  before(() => {
+    directory = mkdtempSync(join(tmpdir(), 'kvctl-backups-'));
+  });
+
+  after(() => rmSync(directory, { recursive: true, force: true }));
+
+  const list = (target: string): Promise<KvctlResult> =>
+    kvctl(['backup', 'list', '--target', target], { directory });
+
+  it('tells a directory that does not exist from one without backups', async () => {
+    const missing = await list('mistyped');
+    expect(missing).to.include({ code: 1, text: '' });
+    expect(missing.stderr).to.contain('cannot read the directory of backups').and.contain('/mistyped');
+    const empty = await list('.');
+    expect(empty).to.include({ code: 0, stderr: '' });
+    expect(empty.text).to.match(/^ID .* STATE\n$/);
   });
 });
 
