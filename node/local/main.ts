@@ -4,6 +4,7 @@ import { KvError, messageOf } from '../../common/errors.ts';
 import { createLogger } from '../../common/log.ts';
 import { systemRandom } from '../../common/random.ts';
 import { RUNNER_HELP, parseRunnerArguments } from './arguments.ts';
+import { watchParent } from './parent-watch.ts';
 import { runLocalCluster } from './runner.ts';
 
 const FAILED = 1;
@@ -22,7 +23,17 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 
+// npm that is killed passes nothing on. Started otherwise, the runner may well outlive the shell it came from.
+const parent =
+  process.env['npm_lifecycle_event'] === 'start'
+    ? watchParent({
+        parentPid: () => process.ppid,
+        scheduler: systemScheduler,
+        onGone: () => stop.abort(new Error('npm has ended')),
+      })
+    : undefined;
 process.exitCode = await main();
+parent?.cancel();
 
 async function main(): Promise<number> {
   try {

@@ -4,7 +4,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { LocalRunner, LocalTestCluster, isRunning } from '../support/local-cluster.ts';
+import { LocalRunner, LocalTestCluster, NPM_START, isRunning } from '../support/local-cluster.ts';
 import { waitFor } from '../support/wait.ts';
 
 const ended = (pids: Iterable<number>) =>
@@ -98,6 +98,34 @@ describe('the one-machine runner', function () {
       await cluster.runner.ended();
       await ended(pids);
     });
+  });
+
+  describe('as a child of npm', () => {
+    let directory: string;
+
+    beforeEach(() => {
+      directory = mkdtempSync(join(tmpdir(), 'kvcluster-npm-'));
+    });
+
+    afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+    for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+      it(`ends with its nodes when npm alone gets ${signal}`, async () => {
+        const flags = ['--data-dir', directory, '--base-port', '0', '--nodes', '1'];
+        const npm = new LocalRunner(flags, NPM_START);
+        try {
+          await npm.untilPrinted('is ready');
+          const pids = [...npm.nodePids().values()];
+          expect(pids.filter(isRunning)).to.have.length(1);
+          npm.process.kill(signal);
+          await ended(pids);
+          // Its output closes with the last process that holds it: the runner.
+          await npm.ended();
+        } finally {
+          await npm.dispose();
+        }
+      });
+    }
   });
 
   describe('before it starts anything', () => {

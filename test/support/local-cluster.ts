@@ -17,16 +17,18 @@ const root = join(import.meta.dirname, '../..');
 const START_TIMEOUT_MS = 30_000;
 const STOP_TIMEOUT_MS = 20_000;
 
-/** The one-machine runner as a process of its own, as `npm start` has it. */
+const RUNNER = [process.execPath, join(root, 'node/local/main.ts')] as const;
+/** The runner as a child of npm. */
+export const NPM_START = ['npm', 'start', '--'] as const;
+
+/** The one-machine runner as a process of its own. */
 export class LocalRunner {
   readonly process: ChildProcess;
   private printed = '';
   private readonly closed: Promise<unknown>;
 
-  constructor(flags: readonly string[]) {
-    this.process = spawn(process.execPath, [join(root, 'node/local/main.ts'), ...flags], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+  constructor(flags: readonly string[], [file, ...before]: readonly [string, ...string[]] = RUNNER) {
+    this.process = spawn(file, [...before, ...flags], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
     const keep = (data: Buffer): string => (this.printed += data.toString());
     this.process.stdout?.on('data', keep);
     this.process.stderr?.on('data', keep);
@@ -66,10 +68,10 @@ export class LocalRunner {
     return this.exitCode;
   }
 
-  /** Node ids of the child processes and their process ids. */
+  /** Node ids of the processes below this one and their process ids. */
   nodePids(): ReadonlyMap<string, number> {
     const pids = new Map<string, number>();
-    for (const pid of childrenOf(this.process.pid ?? -1)) {
+    for (const pid of descendantsOf(this.process.pid ?? -1)) {
       const command = commandOf(pid);
       const nodeId = command[command.indexOf('--node-id') + 1];
       if (command.includes('--node-id') && nodeId !== undefined) pids.set(nodeId, pid);
@@ -279,11 +281,20 @@ function stateOf(pid: number): string | undefined {
   }
 }
 
+function descendantsOf(pid: number): readonly number[] {
+  return childrenOf(pid).flatMap((child) => [child, ...descendantsOf(child)]);
+}
+
 function childrenOf(pid: number): readonly number[] {
-  const threads = readdirSync(`/proc/${pid}/task`);
-  return threads.flatMap((thread) =>
-    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
-  );
+  try {
+    const threads = readdirSync(`/proc/${pid}/task`);
+    return threads.flatMap((thread) =>
+      readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+    );
+  } catch {
+    // It, or one of its threads, has ended.
+    return [];
+  }
 }
 
 function commandOf(pid: number): readonly string[] {
