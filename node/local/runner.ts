@@ -1,4 +1,4 @@
-import { join, relative, resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { createAdminClient } from '../../client/admin-client.ts';
 import { LOCAL_DATA_DIR } from '../../client/local-cluster.ts';
 import { type Clock, type Scheduler, abortReason } from '../../common/clock.ts';
@@ -121,7 +121,7 @@ async function start(
       waiting: (what) => {
         if (clock.monotonicMs() - toldAtMs < PATIENCE_MS) return;
         toldAtMs = clock.monotonicMs();
-        print(`waiting: ${what}`);
+        print(`the nodes are still starting (${what})`);
       },
       signal: stop,
     });
@@ -136,9 +136,7 @@ function banner(
   nodes: readonly LocalNode[],
 ): string {
   const width = Math.max(...nodes.map(({ nodeId }) => nodeId.length));
-  const near = relative('', dataDir) || '.';
-  const shown = near.startsWith('..') ? resolve(dataDir) : near;
-  const option = shown === LOCAL_DATA_DIR ? '' : ` --data-dir ${shown}`;
+  const option = resolve(dataDir) === resolve(LOCAL_DATA_DIR) ? '' : ` --data-dir ${dataDir}`;
   return [
     '',
     `KVCluster ${cluster.namespace}/${cluster.name} is ready: ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}`,
@@ -148,9 +146,9 @@ function banner(
         `  ${nodeId.padEnd(width)}  clients ${LOOPBACK}:${clientPort}  metrics http://${LOOPBACK}:${httpPort}/metrics`,
     ),
     '',
-    `  data  ${shown}${verbose ? '' : `    logs  ${join(shown, 'logs')}`}`,
-    `  try   npm run kvctl -- put hello world${option}`,
-    `        npm run kvctl -- status${option}`,
+    `  data  ${dataDir}${verbose ? '' : `    logs  ${join(dataDir, 'logs')}`}`,
+    `  try   npm run -s kvctl --${option} put hello world`,
+    `        npm run -s kvctl --${option} status`,
     '',
     'Ctrl-C stops it.',
   ].join('\n');

@@ -32,7 +32,9 @@ describe('the one-machine runner', function () {
       for (const { nodeId, client } of cluster.layout.nodes) {
         expect(output).to.contain(`${nodeId}  clients ${client}`);
       }
-      expect(output).to.contain('npm run kvctl -- put hello world').and.contain('Ctrl-C');
+      expect(output)
+        .to.contain(`npm run -s kvctl -- --data-dir ${cluster.dataDir} put hello world`)
+        .and.contain('Ctrl-C');
     });
 
     it('keeps the secret for its owner alone', () => {
