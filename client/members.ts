@@ -1,11 +1,10 @@
-import { resolveSrv } from 'node:dns/promises';
-import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { KvError, messageOf } from '../common/errors.ts';
 import { newestMap } from '../model/bootstrap.ts';
 import type { ClusterMap, Member } from '../model/cluster-map.ts';
 import type { GetStatusResponse } from '../proto/gen/admin.ts';
 import type { AdminClient, AdminTarget } from './admin-client.ts';
+import { hostInService, membersOfService } from './headless-service.ts';
 
 /** Where members are found before their map is known. */
 export type MemberSeeds =
@@ -20,31 +19,6 @@ export interface MemberReport {
   readonly error: Error | undefined;
 }
 
-/** Name of the headless Service's port in its SRV records. */
-const PEER_PORT_NAME = '_peer._tcp';
-
-/**
- * The full name of a Service given as `name.namespace`; a name that ends in a dot is full already. The resolver of SRV
- * records ignores the search list (nodejs/node #17850), so the cluster's domain is taken from it here.
- *
- * @param clusterDomain such as `cluster.local`. @default from /etc/resolv.conf
- */
-export async function fullServiceName(service: string, clusterDomain?: string): Promise<string> {
-  if (service.endsWith('.')) return service.slice(0, -1);
-  if (/\.svc\./.test(service)) return service;
-  const domain = clusterDomain ?? clusterDomainOf(await readFile('/etc/resolv.conf', 'utf8'));
-  return `${service}.svc.${domain}`;
-}
-
-/** The cluster's domain by the search list of a pod, `cluster.local` when it has none. */
-export function clusterDomainOf(resolvConf: string): string {
-  const searches = [...resolvConf.matchAll(/^search\s+(.*)$/gm)].flatMap(([, list = '']) =>
-    list.trim().split(/\s+/),
-  );
-  const own = searches.find((entry) => entry.startsWith('svc.'));
-  return own === undefined ? 'cluster.local' : own.slice('svc.'.length).replace(/\.$/, '');
-}
-
 /**
  * The members that the seeds name.
  *
@@ -53,12 +27,8 @@ export function clusterDomainOf(resolvConf: string): string {
 export async function locateSeeds(seeds: MemberSeeds): Promise<readonly AdminTarget[]> {
   if (seeds.kind === 'list') return seeds.targets;
   try {
-    const records = await resolveSrv(`${PEER_PORT_NAME}.${seeds.service}`);
-    // The first label of a pod's name is the pod's name, which is the member's.
-    return records.map(({ name, port }) => ({
-      nodeId: name.split('.')[0] ?? name,
-      address: `${name}:${port}`,
-    }));
+    const members = await membersOfService(seeds.service);
+    return members.map(({ nodeId, host, port }) => ({ nodeId, address: `${host}:${port}` }));
   } catch (error) {
     const message = `the Service ${seeds.service} names no member (${messageOf(error)})`;
     throw new KvError('UNAVAILABLE', message, { cause: error });
@@ -67,8 +37,7 @@ export async function locateSeeds(seeds: MemberSeeds): Promise<readonly AdminTar
 
 /** Where a member's admin service is: its map entry names a host within the Service, or an address. */
 export function targetOf(member: Member, seeds: MemberSeeds): AdminTarget {
-  const host =
-    seeds.kind === 'service' && isIP(member.host) === 0 ? `${member.host}.${seeds.service}` : member.host;
+  const host = seeds.kind === 'service' ? hostInService(member.host, seeds.service) : member.host;
   const address = isIP(host) === 6 ? `[${host}]:${member.peerPort}` : `${host}:${member.peerPort}`;
   return { nodeId: member.nodeId, address };
 }

@@ -1,6 +1,9 @@
-import { resolveSrv } from 'node:dns/promises';
-import { isIP } from 'node:net';
-import { fullServiceName } from '../client/members.ts';
+import {
+  type ResolveSrv,
+  fullServiceName,
+  hostInService,
+  membersOfService,
+} from '../client/headless-service.ts';
 import type { ClusterMap } from '../model/cluster-map.ts';
 import type { Discovery, PeerAddress } from './replication/transport.ts';
 
@@ -10,7 +13,7 @@ export interface DnsDiscoveryOptions {
   /** Such as `cluster.local`. @default from /etc/resolv.conf */
   readonly clusterDomain: string | undefined;
   /** Asks for SRV records. @default the system's resolver */
-  readonly resolve?: (name: string) => Promise<readonly { readonly name: string; readonly port: number }[]>;
+  readonly resolve?: ResolveSrv;
 }
 
 /** Answers that mean "no such name yet": the Service, or the first pod behind it, is still to come. */
@@ -35,17 +38,14 @@ export class DnsDiscovery implements Discovery {
     if (map === undefined) return this.candidates(service);
     return map.members.map(({ nodeId, host, peerPort }) => ({
       nodeId,
-      host: isIP(host) === 0 ? `${host}.${service}` : host,
+      host: hostInService(host, service),
       port: peerPort,
     }));
   }
 
   private async candidates(service: string): Promise<readonly PeerAddress[]> {
-    const { resolve = resolveSrv } = this.options;
     try {
-      const records = await resolve(`_peer._tcp.${service}`);
-      // The first label of a pod's name is the pod's name, which is the member's.
-      return records.map(({ name, port }) => ({ nodeId: name.split('.')[0] ?? name, host: name, port }));
+      return await membersOfService(service, this.options.resolve);
     } catch (error) {
       if (notYet.has((error as NodeJS.ErrnoException).code ?? '')) return [];
       throw error;

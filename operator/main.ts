@@ -1,5 +1,5 @@
 import { createAdminClient } from '../client/admin-client.ts';
-import { clusterDomainOf } from '../client/members.ts';
+import { clusterDomainOf } from '../client/headless-service.ts';
 import { sleep, systemClock, systemScheduler } from '../common/clock.ts';
 import { KvError, messageOf } from '../common/errors.ts';
 import { createLogger, type Logger } from '../common/log.ts';

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { readSharedSecret } from '../../common/shared-secret.ts';
 import { type AdminClient, createAdminClient } from '../admin-client.ts';
+import { fullServiceName } from '../headless-service.ts';
 import { type Consistency, KvClient } from '../kv-client.ts';
 import {
   LOCAL_CLUSTER_FILE,
@@ -11,7 +12,7 @@ import {
   type LocalCluster,
   readLocalCluster,
 } from '../local-cluster.ts';
-import { type MemberSeeds, fullServiceName } from '../members.ts';
+import type { MemberSeeds } from '../members.ts';
 import { type KvctlContext, UsageError } from './context.ts';
 import { parseDurationMs } from './duration.ts';
 
