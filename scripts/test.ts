@@ -22,6 +22,8 @@ interface Totals {
 }
 
 const root = join(import.meta.dirname, '..');
+/** For a finished run to end; the Kubernetes it raised goes down meanwhile. */
+const END_SECONDS = 60;
 
 const SUITES: Readonly<Record<string, Suite>> = {
   unit: { specs: ['test/unit/**/*.test.ts', 'test/contract/**/*.test.ts'], timeoutMs: 10_000 },
@@ -34,13 +36,13 @@ const SUITES: Readonly<Record<string, Suite>> = {
 };
 
 /**
- * The scenarios that share one KVCluster stand together, after those that install an operator for all namespaces; the
- * test of the cluster's own end comes last.
+ * The scenarios that share one KVCluster stand together, after those that install an operator for all namespaces. Then
+ * comes what the audit log says of all of them, and last the test of the cluster's own end.
  */
 function kubernetesSpecs(): string[] {
-  const sharing = ['backup', 'faults', 'lifecycle', 'operator'];
-  const last = 'cluster';
-  return [`!(${[...sharing, last].join('|')})`, ...sharing, last].map(
+  const sharing = ['unchanged', 'backup', 'faults', 'lifecycle', 'operator'];
+  const last = ['rights', 'cluster'];
+  return [`!(${[...sharing, ...last].join('|')})`, ...sharing, ...last].map(
     (name) => `test/kubernetes/${name}.test.ts`,
   );
 }
@@ -76,7 +78,7 @@ async function run(name: string): Promise<Totals> {
   const startedMs = performance.now();
   console.log(`\n# ${name}`);
   try {
-    const code = await finished([
+    const code = await finished(summary, [
       join(root, 'node_modules/mocha/bin/mocha.js'),
       '--reporter',
       './test/support/reporter.ts',
@@ -100,13 +102,22 @@ async function run(name: string): Promise<Totals> {
   }
 }
 
-function finished(parameters: readonly string[]): Promise<number> {
+/** The exit code; 1 for a run that does not end by itself soon after its last test, because something was left open. */
+function finished(summary: string, parameters: readonly string[]): Promise<number> {
   const child = spawn(process.execPath, parameters, { cwd: root, stdio: 'inherit' });
   const forward = (signal: NodeJS.Signals): void => void child.kill(signal);
   process.once('SIGINT', forward).once('SIGTERM', forward);
+  let doneForSeconds = 0;
+  const watch = setInterval(() => {
+    doneForSeconds = existsSync(summary) ? doneForSeconds + 1 : 0;
+    if (doneForSeconds !== END_SECONDS) return;
+    console.error(`all tests are done and the run does not end: a test left a handle open`);
+    child.kill('SIGKILL');
+  }, 1000);
   return new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code) => {
+      clearInterval(watch);
       process.off('SIGINT', forward).off('SIGTERM', forward);
       resolve(code ?? 1);
     });
