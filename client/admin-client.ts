@@ -11,7 +11,8 @@ import {
 } from '../proto/gen/admin.ts';
 import type { RecordPosition, RecordsChunk } from '../proto/gen/peer.ts';
 import { mapFromProto, mapToProto } from './cluster-map-codec.ts';
-import { CallFailure, Metadata, callStream, callUnary, channelOptions, plaintext } from './grpc.ts';
+import { CallFailure, type Metadata, callStream, callUnary, channelOptions, plaintext } from './grpc.ts';
+import { proofMetadata } from './proof-metadata.ts';
 
 /** The member a call is meant for, and where to find it. */
 export interface AdminTarget {
@@ -211,14 +212,7 @@ class ConnectedAdminClient implements AdminClient {
   private proof(connection: Connection, target: AdminTarget, method: string): Metadata {
     const { secret, sender, clock, random } = this.options;
     const timeMs = clock.wallMs() + connection.clockOffsetMs;
-    const proof = proveCall(secret, { method, sender, recipient: target.nodeId, timeMs }, random);
-    const metadata = new Metadata();
-    metadata.set(PROOF_METADATA.sender, proof.sender);
-    metadata.set(PROOF_METADATA.recipient, proof.recipient);
-    metadata.set(PROOF_METADATA.time, String(proof.timeMs));
-    metadata.set(PROOF_METADATA.nonce, proof.nonce);
-    metadata.set(PROOF_METADATA.mac, proof.mac);
-    return metadata;
+    return proofMetadata(proveCall(secret, { method, sender, recipient: target.nodeId, timeMs }, random));
   }
 
   /** Whether a node refused our time and told its own: the next proof is made for that clock. */

@@ -1,11 +1,19 @@
 import { CallFailure, callStream, channelOptions, plaintext } from '../../client/grpc.ts';
+import { proofMetadata } from '../../client/proof-metadata.ts';
 import { PROOF_METADATA, proveCall } from '../../common/call-proof.ts';
 import type { Clock, Scheduler, Timer } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import type { Random } from '../../common/random.ts';
 import { PeerClient, PeerService, type PullRecordsRequest, type RecordsChunk } from '../../proto/gen/peer.ts';
 import type { PeerAddress, PeerStream, PeerTransport } from '../replication/transport.ts';
-import { Client, hostPort, Metadata, status, type ClientDuplexStream, type StatusObject } from './grpc.ts';
+import {
+  Client,
+  hostPort,
+  type Metadata,
+  status,
+  type ClientDuplexStream,
+  type StatusObject,
+} from './grpc.ts';
 import { FramedStream } from './peer-frames.ts';
 
 export interface PeerTransportOptions {
@@ -141,14 +149,9 @@ export class GrpcPeerTransport implements PeerTransport {
   private proof(peer: PeerAddress, method: string): Metadata {
     const { clock, nodeId, random, secret } = this.options;
     const timeMs = clock.wallMs() + (this.clockOffsetsMs.get(peer.nodeId) ?? 0);
-    const proof = proveCall(secret, { method, sender: nodeId, recipient: peer.nodeId, timeMs }, random);
-    const metadata = new Metadata();
-    metadata.set(PROOF_METADATA.sender, proof.sender);
-    metadata.set(PROOF_METADATA.recipient, proof.recipient);
-    metadata.set(PROOF_METADATA.time, String(proof.timeMs));
-    metadata.set(PROOF_METADATA.nonce, proof.nonce);
-    metadata.set(PROOF_METADATA.mac, proof.mac);
-    return metadata;
+    return proofMetadata(
+      proveCall(secret, { method, sender: nodeId, recipient: peer.nodeId, timeMs }, random),
+    );
   }
 }
 
