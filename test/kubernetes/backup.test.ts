@@ -78,12 +78,14 @@ describe('backups', () => {
     ]);
 
   before(async () => {
-    const { cluster } = stand();
+    const { image, cluster, kubectl } = stand();
     await using client = await cluster.connect();
     const keys = Array.from({ length: records }, (_, index) => `backup/${index}`);
     await Promise.all(keys.map((key) => client.put(key, `the value of ${key}`)));
     firedBefore = (await jobsOfSchedule()).map(({ metadata }) => metadata.name);
     await cluster.patch({ backup: { schedule: '*/1 * * * *', storage: { size: '64Mi' } } });
+    await kubectl.apply([inspector(image, `${cluster.name}-backup`)]);
+    await kubectl.run(['wait', '--for=condition=Ready', 'pod/inspector', '--timeout=60s']);
   });
 
   after(async () => {
@@ -93,7 +95,7 @@ describe('backups', () => {
   });
 
   it('are made by a job of the CronJob, listed and verified, and status says when', async () => {
-    const { image, cluster, kubectl } = stand();
+    const { cluster, kubectl } = stand();
     await using status = cluster.watch();
     const cronJob = `${cluster.name}-backup`;
     await kubectl.run(['create', 'job', 'by-hand', `--from=cronjob/${cronJob}`]);
@@ -107,8 +109,6 @@ describe('backups', () => {
     expect(Math.abs(Date.parse(lastSuccessTime) - Date.parse(done.completionTime ?? ''))).to.be.below(10_000);
     expect(lastSuccessRecords).to.be.at.least(records);
 
-    await kubectl.apply([inspector(image, cronJob)]);
-    await kubectl.run(['wait', '--for=condition=Ready', 'pod/inspector', '--timeout=40s']);
     expect(await kvctl('list')).to.include(lastSuccessName);
     await kvctl('verify', lastSuccessName);
   });

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'chai';
-import { KvError } from '../../client/kv-client.ts';
+import { KvClient, KvError } from '../../client/kv-client.ts';
 import type { Kubectl } from '../support/kubectl.ts';
 import { killContainer, partition, podIp } from '../support/kubernetes-faults.ts';
 import type { KubernetesObject, Pod } from '../support/kubernetes-objects.ts';
@@ -30,40 +30,51 @@ async function lostOn(cluster: KVClusterUnderTest, pod: string): Promise<string[
   return knownKeys.filter((key, index) => answers[index]?.value.toString() !== knownValue(key));
 }
 
-/** Reads the known keys from one pod, whichever is called so at the time, until told to stop. */
-function pollPod(cluster: KVClusterUnderTest, pod: string): { stop: () => Promise<PollResult> } {
+interface Poll extends AsyncDisposable {
+  /** Ends it, and gives what was seen. Idempotent. */
+  stop(): Promise<PollResult>;
+}
+
+/** Reads the known keys from one pod, whichever is called so at the time, as closely as can be. */
+function pollPod(cluster: KVClusterUnderTest, pod: string): Poll {
   const result: PollResult = { answered: 0, errors: 0, wrong: [] };
   const stopping = new AbortController();
   const running = (async (): Promise<void> => {
+    await using pods = cluster.watchPods();
     while (!stopping.signal.aborted) {
-      // After an error the pod may have another address.
-      await readUntilError(cluster, pod, result, stopping.signal).catch(() => {
-        result.errors += 1;
-      });
+      const latest = pods.sightings.findLast(({ object }) => object.metadata.name === pod)?.object;
+      const address = latest?.status.podIP;
+      if (address !== undefined) await readFrom(address, result, stopping.signal).catch(() => undefined);
+      await delay(20);
     }
   })();
+  const stop = async (): Promise<PollResult> => {
+    stopping.abort();
+    await running;
+    return result;
+  };
   return {
-    stop: async () => {
-      stopping.abort();
-      await running;
-      return result;
+    stop,
+    [Symbol.asyncDispose]: async () => {
+      await stop();
     },
   };
 }
 
-async function readUntilError(
-  cluster: KVClusterUnderTest,
-  pod: string,
-  result: PollResult,
-  signal: AbortSignal,
-): Promise<void> {
-  await using client = await cluster.connectTo(pod, 1000);
+/** Reads until there is an error. */
+async function readFrom(address: string, result: PollResult, signal: AbortSignal): Promise<void> {
+  await using client = await KvClient.connect({ endpoints: `${address}:50051`, timeoutMs: 200 });
   for (let index = 0; !signal.aborted; index += 1) {
     const key = knownKeys[index % knownKeys.length] ?? '';
-    const answer = await client.get(key, { consistency: 'ONE', timeoutMs: 1000 });
-    result.answered += 1;
-    if (answer?.value.toString() !== knownValue(key)) result.wrong.push(key);
-    await delay(5);
+    try {
+      const answer = await client.get(key, { consistency: 'ONE', timeoutMs: 200 });
+      result.answered += 1;
+      if (answer?.value.toString() !== knownValue(key)) result.wrong.push(key);
+    } catch (error) {
+      result.errors += 1;
+      throw error;
+    }
+    await delay(2);
   }
 }
 
@@ -159,13 +170,14 @@ describe('a KVCluster under faults', () => {
     const before = (await members.allInSync(0)).byPod.get(pod)?.volume?.incarnation;
 
     await underWriter(cluster, async () => {
-      const poll = pollPod(cluster, pod);
+      await using poll = pollPod(cluster, pod);
       await kubectl.run(['delete', `pod/${pod}`, `persistentvolumeclaim/data-${pod}`, '--wait=false']);
       await cluster.podsReady({ [pod]: older[pod] ?? '' }, [pod]);
       const synced = await members.allInSync(performance.now());
-      const { answered, wrong } = await poll.stop();
+      const { answered, errors, wrong } = await poll.stop();
       expect(wrong, 'acknowledged keys that were answered wrongly').to.deep.equal([]);
       expect(answered, 'answers').to.be.above(100);
+      expect(errors, 'refusals, and calls while the pod was away').to.be.above(0);
       expect(synced.byPod.get(pod)?.volume?.incarnation, 'the incarnation').not.to.equal(before);
     });
 
