@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import {
   type BackupManifest,
@@ -10,6 +10,7 @@ import {
   encodeManifest,
 } from '../../common/backup-format.ts';
 import { makeDirectory } from '../../common/make-directory.ts';
+import { syncDirectory, writeSynced } from '../../common/synced-files.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import type { PlacedRecord } from './merge.ts';
 import { PARTIAL_PREFIX } from './backup-path.ts';
@@ -120,21 +121,6 @@ async function makeDurableDirectory(path: string): Promise<void> {
   for (const made of await makeDirectory(path)) await syncDirectory(dirname(made));
 }
 
-async function writeDurably(path: string, bytes: Buffer): Promise<void> {
-  const file = await open(path, 'wx', 0o640);
-  try {
-    await file.writeFile(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+function writeDurably(path: string, bytes: Buffer): Promise<void> {
+  return writeSynced(path, bytes, { flags: 'wx', mode: 0o640 });
 }

@@ -1,6 +1,7 @@
-import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MANIFEST_NAME } from '../../common/backup-format.ts';
+import { writeSynced } from '../../common/synced-files.ts';
 
 const NAME = /^\d{8}T\d{6}Z-\d{4}$/;
 
@@ -54,24 +55,8 @@ export async function removeSnapshot(directory: string, name: string): Promise<v
 /** Writes a file that is durable when this resolves; it appears under its name only then. */
 export async function writeDurably(directory: string, name: string, bytes: Buffer | string): Promise<void> {
   const temporary = join(directory, `${name}.tmp`);
-  const file = await open(temporary, 'w');
-  try {
-    await file.writeFile(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
+  await writeSynced(temporary, bytes);
   await rename(temporary, join(directory, name));
-}
-
-/** Makes the names in a directory durable. */
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -13,6 +13,7 @@ import {
 import { abortReason, type Clock } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
+import { syncDirectory } from '../../common/synced-files.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import type { Replica } from '../replication/engine.ts';
 import {
@@ -20,7 +21,6 @@ import {
   makeDirectory,
   removeSnapshot,
   snapshotName,
-  syncDirectory,
   writeDurably,
   type DiskSpace,
 } from './snapshot-directory.ts';

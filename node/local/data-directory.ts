@@ -1,4 +1,4 @@
-import { open, readFile, rename, writeFile } from 'node:fs/promises';
+import { readFile, rename, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -11,6 +11,7 @@ import {
 import { KvError } from '../../common/errors.ts';
 import type { Random } from '../../common/random.ts';
 import { SECRET_BYTES, readSharedSecret } from '../../common/shared-secret.ts';
+import { writeSynced } from '../../common/synced-files.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
 
 /** Path of the cluster's secret, which is made when there is none: mode 0600. */
@@ -22,13 +23,7 @@ export async function ensureSecret(
   if (!existsSync(path)) {
     // A crash between the two leaves no half-written secret.
     const fresh = `${path}.new`;
-    const file = await open(fresh, 'w', 0o600);
-    try {
-      await file.writeFile(random.bytes(SECRET_BYTES));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    await writeSynced(fresh, random.bytes(SECRET_BYTES), { mode: 0o600 });
     await rename(fresh, path);
   }
   return { path, secret: await readSharedSecret(path) };

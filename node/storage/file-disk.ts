@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { mkdir, open, readdir, rename, stat, statfs, unlink, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncDirectory } from '../../common/synced-files.ts';
 import type { Disk, DiskFile, DiskSpace, FileRange } from './disk.ts';
 
 /** Most buffers given to one system call (IOV_MAX on Linux). */
@@ -89,16 +90,6 @@ export class FileDisk implements Disk {
 
   private path(name: string): string {
     return join(this.directory, name);
-  }
-}
-
-/** Makes names created, renamed or removed in a directory durable. */
-export async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, constants.O_RDONLY);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }
 

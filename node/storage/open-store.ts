@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { FileDisk, syncDirectory } from './file-disk.ts';
+import { syncDirectory } from '../../common/synced-files.ts';
+import { FileDisk } from './file-disk.ts';
 import { LmdbState } from './lmdb-state.ts';
 import { lockDirectory } from './lock.ts';
 import { LogStore, type LogStoreOptions } from './log-store.ts';

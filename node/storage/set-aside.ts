@@ -1,6 +1,6 @@
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { syncDirectory } from './file-disk.ts';
+import { syncDirectory } from '../../common/synced-files.ts';
 
 /** What a data directory has in it (open-store.ts). */
 export const LOG_DIRECTORY = 'log';
