@@ -62,8 +62,23 @@ const lastSuccess = ({ status }: KVClusterObject): number =>
   Date.parse(status?.backup?.lastSuccessTime ?? '1970-01-01');
 
 describe('backups', () => {
-  const stand = useStand();
   let firedBefore: string[];
+  const stand = useStand({
+    async prepare({ image, cluster, kubectl }) {
+      await using client = await cluster.connect();
+      const keys = Array.from({ length: records }, (_, index) => `backup/${index}`);
+      await Promise.all(keys.map((key) => client.put(key, `the value of ${key}`)));
+      firedBefore = (await jobsOfSchedule()).map(({ metadata }) => metadata.name);
+      await cluster.patch({ backup: { schedule: '*/1 * * * *', storage: { size: '64Mi' } } });
+      await kubectl.run(['wait', '--for=create', `cronjob/${cluster.name}-backup`, '--timeout=20s']);
+      await kubectl.apply([inspector(image, `${cluster.name}-backup`)]);
+      await kubectl.run(['wait', '--for=condition=Ready', 'pod/inspector', '--timeout=50s']);
+    },
+    async leave({ cluster, kubectl }) {
+      await cluster.patch({ backup: { suspend: true } });
+      await kubectl.run(['delete', 'pod', 'inspector', '--wait=false']);
+    },
+  });
 
   const jobsOfSchedule = async (): Promise<Job[]> => {
     const { cluster, kubectl } = stand();
@@ -71,33 +86,10 @@ describe('backups', () => {
     const name = new RegExp(`^${cluster.name}-backup-\\d+$`);
     return (await kubectl.list<Job>('jobs')).filter(({ metadata }) => name.test(metadata.name));
   };
-  const kvctl = (...args: string[]): Promise<string> =>
-    stand().kubectl.exec('inspector', [
-      'node',
-      '/app/entrypoint',
-      'kvctl',
-      'backup',
-      ...args,
-      '--target=/backup',
-    ]);
-
-  before(async () => {
-    const { image, cluster, kubectl } = stand();
-    await using client = await cluster.connect();
-    const keys = Array.from({ length: records }, (_, index) => `backup/${index}`);
-    await Promise.all(keys.map((key) => client.put(key, `the value of ${key}`)));
-    firedBefore = (await jobsOfSchedule()).map(({ metadata }) => metadata.name);
-    await cluster.patch({ backup: { schedule: '*/1 * * * *', storage: { size: '64Mi' } } });
-    await kubectl.run(['wait', '--for=create', `cronjob/${cluster.name}-backup`, '--timeout=20s']);
-    await kubectl.apply([inspector(image, `${cluster.name}-backup`)]);
-    await kubectl.run(['wait', '--for=condition=Ready', 'pod/inspector', '--timeout=60s']);
-  });
-
-  after(async () => {
-    const { cluster, kubectl } = stand();
-    await cluster.patch({ backup: { suspend: true } });
-    await kubectl.run(['delete', 'pod', 'inspector', '--ignore-not-found', '--wait=false']);
-  });
+  const kvctl = (...args: string[]): Promise<string> => {
+    const program = ['node', '/app/entrypoint', 'kvctl'];
+    return stand().kubectl.exec('inspector', [...program, 'backup', ...args, '--target=/backup']);
+  };
 
   it('are made by a job of the CronJob, listed and verified, and status says when', async () => {
     const { cluster, kubectl } = stand();

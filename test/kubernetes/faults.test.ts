@@ -97,11 +97,7 @@ async function scaleOperator(kubectl: Kubectl, replicas: number): Promise<void> 
 }
 
 describe('a KVCluster under faults', () => {
-  const stand = useStand();
-
-  before(async () => {
-    await putKnownKeys(stand().cluster);
-  });
+  const stand = useStand({ prepare: ({ cluster }) => putKnownKeys(cluster) });
 
   it('loses no acknowledged write when a pod is deleted, stays Available, and says what is missing and when it is back', async () => {
     const { cluster, kubectl } = stand();

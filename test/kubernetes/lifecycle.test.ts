@@ -66,14 +66,13 @@ async function untilGone(cluster: KVClusterUnderTest): Promise<void> {
 }
 
 describe('the life of a KVCluster', () => {
-  const stand = useStand();
   let clusterId: string | undefined;
-
-  before(async () => {
-    const { cluster } = stand();
-    await putAll(cluster, 'kept');
-    clusterId = (await cluster.get()).status?.clusterId;
-    expect(clusterId).to.match(/^[0-9a-f]{32}$/);
+  const stand = useStand({
+    async prepare({ cluster }) {
+      await putAll(cluster, 'kept');
+      clusterId = (await cluster.get()).status?.clusterId;
+      expect(clusterId).to.match(/^[0-9a-f]{32}$/);
+    },
   });
 
   /** The cluster is the same as at the beginning: identity, volumes and data. */
@@ -245,13 +244,14 @@ describe('the life of a KVCluster', () => {
   it('lives beside one of the same name in another namespace, each with its own data', async () => {
     const { cluster, neighbour } = stand();
     const twin = new KVClusterUnderTest(neighbour, cluster.name, 1);
-    await twin.apply();
+    await twin.apply({ replicationFactor: 5 });
     try {
       await twin.ready();
       expect((await twin.get()).status?.clusterId)
         .to.match(/^[0-9a-f]{32}$/)
         .and.not.equal(clusterId);
       await using client = await twin.connect();
+      expect((await client.describeCluster())?.replicationFactor).to.equal(5);
       expect(await client.get(keys[0] ?? '')).to.equal(undefined);
       await putAll(twin, 'of the twin');
       await expectAll(twin, 'of the twin');

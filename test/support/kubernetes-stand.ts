@@ -38,11 +38,19 @@ export async function endStand(): Promise<void> {
   for (const namespace of stand.namespaces) await namespace.delete();
 }
 
+/** What a suite does with the stand before its first test and after its last. */
+export interface StandHooks {
+  prepare?: (stand: Stand) => Promise<void>;
+  leave?: (stand: Stand) => Promise<void>;
+}
+
 /**
  * For the body of a `describe`: gives its tests the stand, whole before each of them, prints what there is to see after
  * a failure, and lets nobody after a failed suite have what it left.
+ *
+ * @param hooks - instead of `before` and `after`, which would run also where the suite is skipped.
  */
-export function useStand(): () => Stand {
+export function useStand(hooks: StandHooks = {}): () => Stand {
   let current: OwnedStand | undefined;
   let failed = false;
 
@@ -52,6 +60,13 @@ export function useStand(): () => Stand {
     requireLocalNode(this, await sharedCluster());
     shared ??= raiseStand();
     current = await shared;
+    try {
+      await hooks.prepare?.(current);
+    } catch (error) {
+      failed = true;
+      await report(current.namespaces);
+      throw error;
+    }
   });
 
   beforeEach(async () => {
@@ -67,6 +82,7 @@ export function useStand(): () => Stand {
 
   after(async () => {
     if (failed) await endStand();
+    else if (current !== undefined) await hooks.leave?.(current);
   });
 
   return () => {
