@@ -9,6 +9,7 @@ import { useStand } from '../support/kubernetes-stand.ts';
 import { conditionOf, type KVClusterUnderTest, stands } from '../support/kvcluster.ts';
 import { MembersObserver } from '../support/kvcluster-members.ts';
 import { underWriter } from '../support/kvcluster-writer.ts';
+import { measured, secondsBetween } from '../support/measured.ts';
 import { waitFor } from '../support/wait.ts';
 
 /** How soon status has to show a fault, and its end. */
@@ -127,6 +128,10 @@ describe('a KVCluster under faults', () => {
       );
       expect(back.atMs - synced.atMs, 'from being in sync to Ready').to.be.below(promptlyMs);
       expect(synced.byPod.get(pod)?.volume?.incarnation, 'the incarnation').to.equal(before);
+      measured(
+        `deleted pod under a writer: Ready after ${secondsBetween(faultMs, readyPodMs)} s, ` +
+          `in sync after ${secondsBetween(faultMs, synced.atMs)} s, cluster Ready after ${secondsBetween(faultMs, back.atMs)} s`,
+      );
     });
 
     expect(await claimUid(kubectl, pod)).to.equal(claim);
@@ -142,6 +147,7 @@ describe('a KVCluster under faults', () => {
     await using members = await MembersObserver.start(cluster);
 
     await underWriter(cluster, async () => {
+      const faultMs = performance.now();
       await killContainer(kubectl, pod);
       const back = await waitFor(
         { what: `${pod} to be Ready again`, timeoutMs: 60_000, intervalMs: 500 },
@@ -153,7 +159,8 @@ describe('a KVCluster under faults', () => {
       );
       expect(restarts(back)).to.equal(restarts(before) + 1);
       expect(back.metadata.uid, 'the same pod').to.equal(before.metadata.uid);
-      await members.allInSync(performance.now());
+      const { atMs } = await members.allInSync(performance.now());
+      measured(`killed node under a writer: all in sync after ${secondsBetween(faultMs, atMs)} s`);
     });
   });
 

@@ -6,6 +6,8 @@ import { helm } from '../support/helm.ts';
 import type { Kubectl } from '../support/kubectl.ts';
 import { requireKubernetes, sharedCluster } from '../support/kubernetes-cluster.ts';
 import { appImage } from '../support/kubernetes-image.ts';
+import { podIp } from '../support/kubernetes-faults.ts';
+import type { Pod } from '../support/kubernetes-objects.ts';
 import {
   createNamespace,
   restrictedContainerSecurity,
@@ -14,6 +16,7 @@ import {
 } from '../support/kubernetes-namespace.ts';
 import { reportOnFailure } from '../support/kubernetes-report.ts';
 import { endStand } from '../support/kubernetes-stand.ts';
+import { measured, secondsBetween } from '../support/measured.ts';
 import { installOperator, type OperatorRelease } from '../support/operator-release.ts';
 
 const samplePath = join(import.meta.dirname, '../../deploy/samples/kvcluster.yaml');
@@ -77,10 +80,6 @@ interface Latency {
   readonly p99Ms: number;
 }
 
-const measured = (line: string): void => {
-  console.log(`      measured: ${line}`);
-};
-
 const text = ({ p50Ms, p99Ms }: Latency): string => `p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`;
 
 describe('the quick start', function () {
@@ -143,6 +142,22 @@ describe('the quick start', function () {
     measured(`Get through the Service, one in flight: ${text(getLatency)}`);
   });
 
+  it('keeps node and operator small', async () => {
+    const pods = await kubectl.list<Pod>(
+      'pods',
+      '--selector=app.kubernetes.io/name in (kvcluster,kvcluster-operator)',
+    );
+    const running = pods
+      .filter(({ status }) => status.phase === 'Running')
+      .map(({ metadata }) => metadata.name);
+    expect(running).to.have.length(sample.spec.replicas + 1);
+    for (const pod of running) {
+      const memoryMiB = await residentMiB(kubectl, pod);
+      measured(`resident memory of ${pod}: ${memoryMiB.toFixed(0)} MiB`);
+      expect(memoryMiB).to.be.within(1, 256);
+    }
+  });
+
   it('says how to go on after the installation, with names that exist', async () => {
     const notes = await helm(['get', 'notes', 'kvcluster'], { kubectl });
     const commands = notes.split('\n').filter((line) => line.startsWith('  kubectl exec'));
@@ -179,4 +194,11 @@ function clientPod(image: string, endpoints: readonly string[]): object {
   };
 }
 
-const seconds = (sinceMs: number): string => ((performance.now() - sinceMs) / 1000).toFixed(1);
+const seconds = (sinceMs: number): string => secondsBetween(sinceMs, performance.now());
+
+/** Resident memory of a pod's process, by its own metrics. */
+async function residentMiB(kubectl: Kubectl, pod: string): Promise<number> {
+  const response = await fetch(`http://${await podIp(kubectl, pod)}:9090/metrics`);
+  const [, bytes] = /^process_resident_memory_bytes (\d+)/m.exec(await response.text()) ?? [];
+  return Number(bytes) / 2 ** 20;
+}
