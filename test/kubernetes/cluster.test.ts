@@ -18,10 +18,15 @@ import {
   restrictedPodSecurity,
   type TestNamespace,
 } from '../support/kubernetes-namespace.ts';
-import { isReady, type Pod } from '../support/kubernetes-objects.ts';
+import { isReady, type KubernetesObject, type Pod } from '../support/kubernetes-objects.ts';
 import { portForward } from '../support/kubernetes-port-forward.ts';
 import { reportOnFailure } from '../support/kubernetes-report.ts';
+import { endStand } from '../support/kubernetes-stand.ts';
 import { waitFor } from '../support/wait.ts';
+
+interface Volume extends KubernetesObject {
+  spec: { claimRef: { namespace: string } };
+}
 
 /** Answers every connection with its host name, and ends at once when told to. */
 const server = `
@@ -121,6 +126,8 @@ describe('the test cluster', () => {
     requireKubernetes(this);
     cluster = await sharedCluster();
     requireLocalNode(this, cluster);
+    // What others share in this Kubernetes must go before the last test takes it down.
+    await endStand();
     image = await importBaseImage();
     namespace = await createNamespace(cluster.kubectl, 'ground');
     kubectl = namespace.kubectl;
@@ -235,7 +242,8 @@ describe('the test cluster', () => {
     });
     expect((await shell('store-1', 'ls /data')).trim()).to.equal('lost+found');
     await waitFor({ what: 'the old volume to be gone', timeoutMs: 20_000 }, async (see) => {
-      const volumes = await cluster.kubectl.list('persistentvolumes');
+      const all = await cluster.kubectl.list<Volume>('persistentvolumes');
+      const volumes = all.filter(({ spec }) => spec.claimRef.namespace === namespace.name);
       see(volumes.map((volume) => volume.metadata.name).join(' '));
       return volumes.length === 2;
     });

@@ -30,7 +30,9 @@ async function claims({ kubectl, name }: KVClusterUnderTest): Promise<Record<str
     'persistentvolumeclaims',
     `--selector=app.kubernetes.io/instance=${name}`,
   );
-  return Object.fromEntries(objects.map(({ metadata }) => [metadata.name, metadata.uid]));
+  // Scenarios before may have left a volume for backups.
+  const ofNodes = objects.filter(({ metadata }) => metadata.name.startsWith('data-'));
+  return Object.fromEntries(ofNodes.map(({ metadata }) => [metadata.name, metadata.uid]));
 }
 
 async function putAll(cluster: KVClusterUnderTest, value: string): Promise<void> {
