@@ -48,10 +48,20 @@ export interface HealthFacts {
 
 /** The conditions, Ready last: it follows from the others. */
 export function findConditions(facts: HealthFacts): readonly Finding[] {
-  const available: Finding = { type: 'Available', ...facts.availability };
+  const available = findAvailable(facts);
   const progressing = findProgressing(facts);
   const degraded = findDegraded(facts);
   return [findReady(available, progressing, degraded), available, progressing, degraded, findBackup(facts)];
+}
+
+/** Two copies bear no loss at QUORUM: the status says so, and the Event of becoming available (PROTOCOL 30). */
+function findAvailable({ spec, availability }: HealthFacts): Finding {
+  const type = 'Available';
+  if (availability.status !== 'True' || Math.min(spec.replicas, spec.replicationFactor) !== 2) {
+    return { type, ...availability };
+  }
+  const message = `${availability.message} With two copies, a node that is down or drained pauses QUORUM operations.`;
+  return { type, ...availability, message };
 }
 
 function findProgressing({ spec, progress }: HealthFacts): Finding {

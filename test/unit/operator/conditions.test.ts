@@ -50,6 +50,29 @@ describe('conditions', () => {
     });
   });
 
+  it('say what two copies do not bear, in the status and in the Event', () => {
+    const warning = /With two copies, a node that is down or drained pauses QUORUM operations/;
+    const messageFor = (spec: object): string | undefined =>
+      findConditions({ ...inOrder, spec: specOf(spec) }).find(({ type }) => type === 'Available')?.message;
+    expect(messageFor({ replicas: 2 })).to.match(warning);
+    expect(messageFor({ replicas: 2, replicationFactor: 2 })).to.match(warning);
+    expect(messageFor({ replicas: 1 })).not.to.match(warning);
+    expect(messageFor({ replicas: 3 })).not.to.match(warning);
+
+    const stamp = { observedGeneration: 1, lastTransitionTime: '' };
+    const before = {
+      type: 'Available',
+      status: 'False',
+      reason: 'NoNodeRunning',
+      message: '',
+      ...stamp,
+    } as const;
+    const findings = findConditions({ ...inOrder, spec: specOf({ replicas: 2 }) });
+    const after = asConditions(findings, [before], { generation: 1, now: '' });
+    expect(transitionsOf([before], after)).to.have.length(1);
+    expect(transitionsOf([before], after)[0]?.message).to.match(warning);
+  });
+
   it('say MemberDown and not Ready, but still Available, when a node is down', () => {
     const result = found({ down: [viewOf('demo-1', { pod: null, answer: null })] });
     expect(result).to.include({ Ready: 'False MemberDown', Degraded: 'True MemberDown' });
