@@ -90,13 +90,6 @@ async function claimUid(kubectl: Kubectl, pod: string): Promise<string> {
   return (await kubectl.get<KubernetesObject>('persistentvolumeclaim', `data-${pod}`)).metadata.uid;
 }
 
-async function scaleOperator(kubectl: Kubectl, replicas: number): Promise<void> {
-  await kubectl.run(['scale', 'deployment', 'kvcluster', `--replicas=${replicas}`]);
-  const selector = '--selector=app.kubernetes.io/name=kvcluster-operator';
-  if (replicas === 0) await kubectl.run(['wait', '--for=delete', 'pod', selector, '--timeout=40s']);
-  else await kubectl.run(['rollout', 'status', 'deployment/kvcluster', '--timeout=40s']);
-}
-
 describe('a KVCluster under faults', () => {
   const stand = useStand({ prepare: ({ cluster }) => putKnownKeys(cluster) });
 
@@ -190,11 +183,11 @@ describe('a KVCluster under faults', () => {
 
   describe('without an operator', () => {
     before(async () => {
-      await scaleOperator(stand().kubectl, 0);
+      await stand().operator.scale(0);
     });
 
     after(async () => {
-      await scaleOperator(stand().kubectl, 1);
+      await stand().operator.scale(1);
     });
 
     it('takes a deleted pod back, which serves', async () => {

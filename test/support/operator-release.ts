@@ -19,6 +19,8 @@ export interface OperatorRelease extends AsyncDisposable {
   readonly kubectl: Kubectl;
   /** Installs again over it, with these values added or changed, and waits until it is rolled out. */
   upgrade(values: HelmValues, options?: { chart?: string }): Promise<void>;
+  /** Runs 0 or 1 of it; returns when that is so. */
+  scale(replicas: 0 | 1): Promise<void>;
   /** Idempotent. */
   uninstall(): Promise<void>;
 }
@@ -42,11 +44,18 @@ export async function installOperator(
   const uninstall = async (): Promise<void> => {
     await helm(['uninstall', release, '--ignore-not-found', '--wait', '--timeout=60s'], { kubectl });
   };
+  const scale = async (replicas: 0 | 1): Promise<void> => {
+    await kubectl.run(['scale', 'deployment', release, `--replicas=${replicas}`]);
+    const selector = '--selector=app.kubernetes.io/name=kvcluster-operator';
+    if (replicas === 0) await kubectl.run(['wait', '--for=delete', 'pod', selector, '--timeout=40s']);
+    else await kubectl.run(['rollout', 'status', `deployment/${release}`, '--timeout=40s']);
+  };
   await apply({}, chartPath);
   return {
     name: release,
     kubectl,
     upgrade: (more, { chart = chartPath } = {}) => apply(more, chart),
+    scale,
     uninstall,
     [Symbol.asyncDispose]: uninstall,
   };
