@@ -5,6 +5,7 @@ import type { Json } from '../../operator/runtime/api.ts';
 import type { V1Pod, V1StatefulSet } from '../../operator/runtime/kubernetes.ts';
 import type { GetStatusResponse } from '../../proto/gen/admin.ts';
 import { StoreState } from '../../proto/gen/peer.ts';
+import { memberNamed } from './member.ts';
 
 /** The cluster that tests of the operator speak of. */
 export const demo = { namespace: 'ns', name: 'demo', uid: 'uid-demo' } as const;
@@ -20,16 +21,7 @@ export function demoMap(partitions = 8): ClusterMap {
       name: demo.name,
       partitions,
       replicationFactor: 3,
-      members: members.map((nodeId) => ({
-        nodeId,
-        host: nodeId,
-        clientPort: 50051,
-        peerPort: 50052,
-        httpPort: 9090,
-        zone: '',
-        state: 'active',
-        pod: nodeId,
-      })),
+      members: members.map(memberNamed),
     }),
   );
 }

@@ -1,6 +1,6 @@
 import { createLogger } from '../../common/log.ts';
 import type { Scheduler } from '../../common/clock.ts';
-import { type ClusterMap, type Member, sealMap } from '../../model/cluster-map.ts';
+import { type ClusterMap, sealMap } from '../../model/cluster-map.ts';
 import { placeEverywhere } from '../../model/placement.ts';
 import type { LiveValue, Replica } from '../../node/replication/engine.ts';
 import type { ReplicationCounter } from '../../node/replication/metrics.ts';
@@ -13,6 +13,7 @@ import { type CrashFates, MemoryDisk, MemoryVolume, volumeAfterCrash } from './m
 import { MemoryNetwork } from './memory-network.ts';
 import { MemoryState, MemoryStateVolume } from './memory-state.ts';
 import { seededRandom } from './seeded-random.ts';
+import { memberNamed } from './member.ts';
 
 export const PARTITIONS = 8;
 
@@ -325,19 +326,6 @@ export class ReplicaCluster {
     }
     return rows.sort();
   }
-}
-
-function memberNamed(nodeId: string): Member {
-  return {
-    nodeId,
-    host: nodeId,
-    clientPort: 50051,
-    peerPort: 50052,
-    httpPort: 9090,
-    zone: '',
-    state: 'active',
-    pod: nodeId,
-  };
 }
 
 /** Later turns come only after a time, so that frames of the network can overtake writes to the disk. */

@@ -11,6 +11,7 @@ import {
 } from '../../../model/bootstrap.ts';
 import type { ClusterMap } from '../../../model/cluster-map.ts';
 import { firstMap, nextMap, withInitialised } from '../../../model/next-map.ts';
+import { memberNamed } from '../../support/member.ts';
 
 const ID = 'a'.repeat(32);
 const OTHER_ID = 'b'.repeat(32);
@@ -30,16 +31,7 @@ function mapOf(
     name: 'kv',
     partitions: 8,
     replicationFactor: 5,
-    members: names.map((nodeId) => ({
-      nodeId,
-      host: nodeId,
-      clientPort: 50051,
-      peerPort: 50052,
-      httpPort: 9090,
-      zone: '',
-      state: 'active',
-      pod: nodeId,
-    })),
+    members: names.map(memberNamed),
   });
   let map = first;
   while (map.epoch < epoch) map = nextMap(map, { initialised: true });

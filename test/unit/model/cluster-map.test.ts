@@ -9,19 +9,9 @@ import {
   type Member,
 } from '../../../model/cluster-map.ts';
 import { placeEverywhere } from '../../../model/placement.ts';
+import { memberNamed } from '../../support/member.ts';
 
-function member(index: number): Member {
-  return {
-    nodeId: `kv-${index}`,
-    host: `kv-${index}`,
-    clientPort: 50051,
-    peerPort: 50052,
-    httpPort: 9090,
-    zone: '',
-    state: 'active',
-    pod: `kv-${index}`,
-  };
-}
+const member = (index: number): Member => memberNamed(`kv-${index}`);
 
 function content(overrides: Partial<MapContent> = {}): MapContent {
   const members = [member(0), member(1), member(2)];
