@@ -135,7 +135,13 @@ export class LogSender {
     const entries = slice.entries.map((entry) => {
       const record = this.newest(entry);
       bytes += entry.key.length + record.bytes.length;
-      return { sequence: entry.sequence, key: entry.key, record: record.bytes, requestId: entry.requestId };
+      return {
+        sequence: entry.sequence,
+        key: entry.key,
+        record: record.bytes,
+        requestId: entry.requestId,
+        written: undefined,
+      };
     });
     this.unacked.push({ through: slice.through, bytes });
     this.unackedBytes += bytes;

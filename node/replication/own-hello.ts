@@ -56,6 +56,7 @@ export function makeHello(sources: HelloSources, to: string, tail: UnsyncedTail 
     features: [],
     logBase: identity.logBase,
     recoveredHead: identity.recoveredHead,
+    uncleanBoot: 0,
   };
 }
 

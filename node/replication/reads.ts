@@ -111,7 +111,14 @@ export class Reads {
     // A rejection while the others are asked must not count as unhandled.
     local.catch(() => undefined);
     const required = this.requiredEverywhere(consistency);
-    const request = { prefix, startAfter: after ?? Buffer.alloc(0), limit, maxBytes };
+    const request = {
+      prefix,
+      startAfter: after ?? Buffer.alloc(0),
+      limit,
+      maxBytes,
+      partitions: Buffer.alloc(0),
+      withRecords: false,
+    };
     const remote = await this.remotePages(required - 1, (requests) => requests.list(request));
     return [await local, ...remote];
   }

@@ -24,7 +24,7 @@ export async function* streamRecords(
   // Taken before the first record is read: everything up to it is in the state that is scanned.
   const head = options.durableHead();
   const incarnation = options.incarnation();
-  yield { head, incarnation, records: [], last: request.after, complete: false };
+  yield { head, incarnation, records: [], last: request.after, complete: false, horizonMs: 0 };
   const { after } = request;
   let last = after;
   let perScan = FIRST_SCAN;
@@ -35,15 +35,15 @@ export async function* streamRecords(
       const records = await store.scan(partition, { after: afterKey, limit: perScan });
       for (const chunk of chunksOf(records, chunkBytes)) {
         last = { partition, key: chunk.at(-1)?.key ?? Buffer.alloc(0) };
-        const wire = chunk.map(({ key, record }) => ({ key, record: record.bytes }));
-        yield { head: undefined, incarnation, records: wire, last, complete: false };
+        const wire = chunk.map(({ key, record }) => ({ key, record: record.bytes, horizonMs: 0 }));
+        yield { head: undefined, incarnation, records: wire, last, complete: false, horizonMs: 0 };
       }
       if (records.length < perScan) break;
       afterKey = records.at(-1)?.key;
       perScan = nextScan(records, chunkBytes);
     }
   }
-  yield { head: undefined, incarnation, records: [], last, complete: true };
+  yield { head: undefined, incarnation, records: [], last, complete: true, horizonMs: 0 };
 }
 
 function partitionsOf(

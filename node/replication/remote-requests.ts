@@ -58,7 +58,7 @@ export class RemoteRequests {
     return this.wait((waiting) => {
       const id = this.nextId++;
       this.repairs.set(id, waiting);
-      const wire = records.map(({ key, record }) => ({ key, record: record.bytes }));
+      const wire = records.map(({ key, record }) => ({ key, record: record.bytes, horizonMs: 0 }));
       this.send({ $case: 'repair', value: { id, records: wire, returned } });
     });
   }
@@ -121,7 +121,7 @@ export class RemoteRequests {
       const batch = this.collecting.splice(0, MOST_KEYS_PER_FRAME);
       const id = this.nextId++;
       this.reads.set(id, batch);
-      this.send({ $case: 'read', value: { id, keys: batch.map(({ key }) => key) } });
+      this.send({ $case: 'read', value: { id, keys: batch.map(({ key }) => key), stored: false } });
     }
   }
 

@@ -52,16 +52,17 @@ export class RequestHandler {
   private read({ keys }: ReadRequest): ReadResult[] {
     const { store, readable } = this.options;
     // Never "absent" from a replica that may have lost the key (PROTOCOL 20).
-    if (!readable()) return keys.map(() => ({ outcome: ReadResult_Outcome.WRONG_REPLICA, record: NOTHING }));
+    if (!readable())
+      return keys.map(() => ({ outcome: ReadResult_Outcome.WRONG_REPLICA, record: NOTHING, horizonMs: 0 }));
     return keys.map((key) => {
       try {
         const record = store.get(key);
         return record === undefined
-          ? { outcome: ReadResult_Outcome.ABSENT, record: NOTHING }
-          : { outcome: ReadResult_Outcome.RECORD, record: record.bytes };
+          ? { outcome: ReadResult_Outcome.ABSENT, record: NOTHING, horizonMs: 0 }
+          : { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs: 0 };
       } catch (error) {
         if (!isDataLoss(error)) throw error;
-        return { outcome: ReadResult_Outcome.DATA_LOSS, record: NOTHING };
+        return { outcome: ReadResult_Outcome.DATA_LOSS, record: NOTHING, horizonMs: 0 };
       }
     });
   }
@@ -92,6 +93,7 @@ export class RequestHandler {
       version,
       tombstone,
       expiresAtMs,
+      record: NOTHING,
     }));
     return { $case: 'listReply', value: { id, wrongReplica: false, keys, more: page.more } };
   }

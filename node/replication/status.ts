@@ -48,6 +48,15 @@ export function statusOf(sources: StatusSources): ReturnType<Replica['status']> 
     logBytes,
     wallMs: sources.wallMs,
     draining: sources.draining,
+    settledEpoch: 0,
+    residualPartitions: 0,
+    horizonMs: 0,
+    collectionFrozenReason: '',
+    equalPartitions: 0,
+    usedBytes: 0,
+    quotaBytes: 0,
+    writeRefusal: '',
+    fillingPartitions: 0,
   };
 }
 

@@ -11,6 +11,8 @@ export interface UpkeepOptions extends SessionOptions {
   readonly sessions: () => readonly PeerSession[];
 }
 
+const NOTHING = Buffer.alloc(0);
+
 /**
  * What is done for all sessions again and again: heartbeats, noticing silence, making durable what is remembered of
  * peers, letting the log drop what everybody has, and measuring.
@@ -51,6 +53,10 @@ export class Upkeep {
         accepting: !draining(),
         connected: sessions().map(({ peer }) => peer),
         durableHead: ownLog.durableHead,
+        lowWaterMs: 0,
+        label: NOTHING,
+        settled: NOTHING,
+        readable: NOTHING,
       },
     });
   }

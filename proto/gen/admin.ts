@@ -29,6 +29,17 @@ export const protobufFileName = "admin.proto";
 
 /** What the operator, the local runner and kvctl ask of a node (port 50052), with the same proof as peers. */
 
+export interface ForceActivateRequest {
+  dryRun: boolean;
+}
+
+export interface ForceActivateResponse {
+  /** Partitions that were (or would be) made readable. */
+  partitions: number[];
+  /** What may be lost, for a person. */
+  consequence: string;
+}
+
 export interface GetStatusRequest {
 }
 
@@ -86,6 +97,23 @@ export interface GetStatusResponse {
   /** Milliseconds since start, by the monotonic clock. */
   uptimeMs: number;
   draining: boolean;
+  /** Epoch of the move for which this node, as a new owner, has completed its comparisons (PROTOCOL 31); 0: none. */
+  settledEpoch: number;
+  /** Partitions stored here that the map no longer gives to this node, because their log is not acknowledged yet. */
+  residualPartitions: number;
+  /** Lowest horizon of the partitions held here (PROTOCOL 22), milliseconds since 1970. */
+  horizonMs: number;
+  /** Why tombstones are not collected, and which member is the reason; empty when they are (PROTOCOL 26). */
+  collectionFrozenReason: string;
+  /** Partitions held here whose digest equals that of every other replica, as far as it is known. */
+  equalPartitions: number;
+  /** Bytes of records and log, and how many there may be before puts are refused; quota 0: none. */
+  usedBytes: number;
+  quotaBytes: number;
+  /** Why writes are not coordinated here although reads are served (clock skew, quota); empty when they are. */
+  writeRefusal: string;
+  /** Partitions held here that are not readable yet. */
+  fillingPartitions: number;
 }
 
 export interface GetMapRequest {
@@ -121,6 +149,123 @@ export interface StreamRecordsRequest {
   after: RecordPosition | undefined;
   partitions: number[];
 }
+
+function createBaseForceActivateRequest(): ForceActivateRequest {
+  return { dryRun: false };
+}
+
+export const ForceActivateRequest: MessageFns<ForceActivateRequest> = {
+  encode(message: ForceActivateRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.dryRun !== false) {
+      writer.uint32(8).bool(message.dryRun);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForceActivateRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForceActivateRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.dryRun = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseForceActivateResponse(): ForceActivateResponse {
+  return { partitions: [], consequence: "" };
+}
+
+export const ForceActivateResponse: MessageFns<ForceActivateResponse> = {
+  encode(message: ForceActivateResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.partitions.length !== 0) {
+      writer.uint32(10).fork();
+      for (const v of message.partitions) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.consequence !== "") {
+      writer.uint32(18).string(message.consequence);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForceActivateResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForceActivateResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag === 8) {
+              message.partitions.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 10) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.partitions.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.consequence = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseGetStatusRequest(): GetStatusRequest {
   return {};
@@ -372,6 +517,15 @@ function createBaseGetStatusResponse(): GetStatusResponse {
     wallMs: 0,
     uptimeMs: 0,
     draining: false,
+    settledEpoch: 0,
+    residualPartitions: 0,
+    horizonMs: 0,
+    collectionFrozenReason: "",
+    equalPartitions: 0,
+    usedBytes: 0,
+    quotaBytes: 0,
+    writeRefusal: "",
+    fillingPartitions: 0,
   };
 }
 
@@ -442,6 +596,33 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
     }
     if (message.draining !== false) {
       writer.uint32(176).bool(message.draining);
+    }
+    if (message.settledEpoch !== 0) {
+      writer.uint32(184).uint64(message.settledEpoch);
+    }
+    if (message.residualPartitions !== 0) {
+      writer.uint32(192).uint32(message.residualPartitions);
+    }
+    if (message.horizonMs !== 0) {
+      writer.uint32(200).uint64(message.horizonMs);
+    }
+    if (message.collectionFrozenReason !== "") {
+      writer.uint32(210).string(message.collectionFrozenReason);
+    }
+    if (message.equalPartitions !== 0) {
+      writer.uint32(216).uint32(message.equalPartitions);
+    }
+    if (message.usedBytes !== 0) {
+      writer.uint32(224).uint64(message.usedBytes);
+    }
+    if (message.quotaBytes !== 0) {
+      writer.uint32(232).uint64(message.quotaBytes);
+    }
+    if (message.writeRefusal !== "") {
+      writer.uint32(242).string(message.writeRefusal);
+    }
+    if (message.fillingPartitions !== 0) {
+      writer.uint32(248).uint32(message.fillingPartitions);
     }
     return writer;
   },
@@ -633,6 +814,78 @@ export const GetStatusResponse: MessageFns<GetStatusResponse> = {
             }
 
             message.draining = reader.bool();
+            continue;
+          }
+          case 23: {
+            if (tag !== 184) {
+              break;
+            }
+
+            message.settledEpoch = longToNumber(reader.uint64());
+            continue;
+          }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.residualPartitions = reader.uint32();
+            continue;
+          }
+          case 25: {
+            if (tag !== 200) {
+              break;
+            }
+
+            message.horizonMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 26: {
+            if (tag !== 210) {
+              break;
+            }
+
+            message.collectionFrozenReason = reader.string();
+            continue;
+          }
+          case 27: {
+            if (tag !== 216) {
+              break;
+            }
+
+            message.equalPartitions = reader.uint32();
+            continue;
+          }
+          case 28: {
+            if (tag !== 224) {
+              break;
+            }
+
+            message.usedBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 29: {
+            if (tag !== 232) {
+              break;
+            }
+
+            message.quotaBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 30: {
+            if (tag !== 242) {
+              break;
+            }
+
+            message.writeRefusal = reader.string();
+            continue;
+          }
+          case 31: {
+            if (tag !== 248) {
+              break;
+            }
+
+            message.fillingPartitions = reader.uint32();
             continue;
           }
         }
@@ -1000,6 +1253,20 @@ export const AdminService = {
     responseSerialize: (value: RecordsChunk): Buffer => Buffer.from(RecordsChunk.encode(value).finish()),
     responseDeserialize: (value: Buffer): RecordsChunk => RecordsChunk.decode(value),
   },
+  /**
+   * Makes partitions readable that wait for replicas which may never come back. Writes acknowledged only by those are
+   * lost. Answers what it did; with dry_run, what it would do.
+   */
+  forceActivate: {
+    path: "/kvcluster.admin.Admin/ForceActivate" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ForceActivateRequest): Buffer => Buffer.from(ForceActivateRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ForceActivateRequest => ForceActivateRequest.decode(value),
+    responseSerialize: (value: ForceActivateResponse): Buffer =>
+      Buffer.from(ForceActivateResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ForceActivateResponse => ForceActivateResponse.decode(value),
+  },
 } as const;
 
 export interface AdminServer extends UntypedServiceImplementation {
@@ -1011,6 +1278,11 @@ export interface AdminServer extends UntypedServiceImplementation {
   proposeMap: handleUnaryCall<ProposeMapRequest, ProposeMapResponse>;
   /** Every record this node holds, tombstones included, in (partition, key) order, flushed state only: the source of backups. */
   streamRecords: handleServerStreamingCall<StreamRecordsRequest, RecordsChunk>;
+  /**
+   * Makes partitions readable that wait for replicas which may never come back. Writes acknowledged only by those are
+   * lost. Answers what it did; with dry_run, what it would do.
+   */
+  forceActivate: handleUnaryCall<ForceActivateRequest, ForceActivateResponse>;
 }
 
 export interface AdminClient extends Client {
@@ -1069,6 +1341,25 @@ export interface AdminClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<RecordsChunk>;
+  /**
+   * Makes partitions readable that wait for replicas which may never come back. Writes acknowledged only by those are
+   * lost. Answers what it did; with dry_run, what it would do.
+   */
+  forceActivate(
+    request: ForceActivateRequest,
+    callback: (error: ServiceError | null, response: ForceActivateResponse) => void,
+  ): ClientUnaryCall;
+  forceActivate(
+    request: ForceActivateRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ForceActivateResponse) => void,
+  ): ClientUnaryCall;
+  forceActivate(
+    request: ForceActivateRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ForceActivateResponse) => void,
+  ): ClientUnaryCall;
 }
 
 export const AdminClient = makeGenericClientConstructor(AdminService, "kvcluster.admin.Admin") as unknown as {

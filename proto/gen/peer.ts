@@ -19,7 +19,17 @@ import {
   type Metadata,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import { ClusterMap, RequestId, Version } from "./kvstore.ts";
+import {
+  ClusterMap,
+  DeleteRequest,
+  DeleteResponse,
+  GetRequest,
+  GetResponse,
+  PutRequest,
+  PutResponse,
+  RequestId,
+  Version,
+} from "./kvstore.ts";
 
 export const protobufPackage = "kvcluster.peer";
 
@@ -78,6 +88,14 @@ export interface PeerFrame {
     | { $case: "repairReply"; value: RepairReply }
     | { $case: "list"; value: ListRequest }
     | { $case: "listReply"; value: ListReply }
+    | { $case: "forward"; value: ForwardRequest }
+    | { $case: "forwardReply"; value: ForwardReply }
+    | { $case: "digest"; value: DigestRequest }
+    | { $case: "digestReply"; value: DigestReply }
+    | { $case: "leaf"; value: LeafRequest }
+    | { $case: "leafReply"; value: LeafReply }
+    | { $case: "lookup"; value: LookupRequest }
+    | { $case: "lookupReply"; value: LookupReply }
     | undefined;
 }
 
@@ -115,6 +133,8 @@ export interface Hello {
   recoveredHead: number;
   /** The incarnation of the recipient that acked_by_recipient is about. */
   ackedIncarnation: number;
+  /** Boot counter of the sender's last start after an unclean end; 0: never. */
+  uncleanBoot: number;
 }
 
 export interface Cursor {
@@ -194,7 +214,11 @@ export interface Entry {
   key: Buffer;
   /** Encoded and checksummed as stored (node/storage/record.ts). */
   record: Buffer;
-  requestId: RequestId | undefined;
+  requestId:
+    | RequestId
+    | undefined;
+  /** The version the entry was written with, when the record is a newer one. */
+  written: Version | undefined;
 }
 
 /** The recipient's log is durably held through `applied`, as these versions or newer ones. */
@@ -222,6 +246,20 @@ export interface Heartbeat {
   connected: string[];
   /** The sender's own entries are synced on its disk through this one. */
   durableHead: number;
+  /**
+   * Every own version with a lower wall clock is held by all replicas of its partition, and none will be minted below
+   * it any more; 0 while that is not known.
+   */
+  lowWaterMs: number;
+  /** What the bits of `settled` are about: epoch, members, their incarnations and unclean starts (horizon/label.ts). */
+  label: Buffer;
+  /**
+   * A bit for each partition, lowest bit of the first byte first: the sender has completed comparisons with all other
+   * replicas, begun under that label.
+   */
+  settled: Buffer;
+  /** A bit for each partition that the sender would serve reads of, if its map says so. */
+  readable: Buffer;
 }
 
 export interface MapUpdate {
@@ -232,6 +270,8 @@ export interface ReadRequest {
   /** Echoed in the reply; unique on this stream and direction. */
   id: number;
   keys: Buffer[];
+  /** For a comparison: what is stored, whether or not the recipient serves reads of it. */
+  stored: boolean;
 }
 
 export interface ReadReply {
@@ -242,6 +282,8 @@ export interface ReadReply {
 export interface ReadResult {
   outcome: ReadResult_Outcome;
   record: Buffer;
+  /** Of the key's partition at the sender (PROTOCOL 24). */
+  horizonMs: number;
 }
 
 export const ReadResult_Outcome = {
@@ -290,6 +332,10 @@ export interface ListRequest {
   startAfter: Buffer;
   limit: number;
   maxBytes: number;
+  /** Only keys of these partitions, a bit for each, lowest bit of the first byte first. */
+  partitions: Buffer;
+  /** With the records themselves. */
+  withRecords: boolean;
 }
 
 export interface ListReply {
@@ -306,12 +352,123 @@ export interface ListedKey {
   version: Version | undefined;
   tombstone: boolean;
   /** Absolute, milliseconds since 1970; absent: never. */
-  expiresAtMs?: number | undefined;
+  expiresAtMs?:
+    | number
+    | undefined;
+  /** Empty unless asked for. */
+  record: Buffer;
 }
 
 export interface KeyedRecord {
   key: Buffer;
   record: Buffer;
+  /** Of the key's partition at the sender when it read the record (PROTOCOL 24). */
+  horizonMs: number;
+}
+
+/**
+ * A client's operation, sent on by a node that is not a readable replica of the key. The recipient executes it itself
+ * or refuses: one hop at most.
+ */
+export interface ForwardRequest {
+  id: number;
+  /** What is left of the caller's deadline. */
+  timeoutMs: number;
+  operation: { $case: "put"; value: PutRequest } | { $case: "get"; value: GetRequest } | {
+    $case: "delete";
+    value: DeleteRequest;
+  } | undefined;
+}
+
+export interface ForwardReply {
+  id: number;
+  outcome:
+    | { $case: "put"; value: PutResponse }
+    | { $case: "get"; value: GetResponse }
+    | { $case: "delete"; value: DeleteResponse }
+    | { $case: "error"; value: ForwardError }
+    | undefined;
+}
+
+export interface ForwardError {
+  /** Stable name of the error (common/errors.ts). */
+  code: string;
+  message: string;
+  retryable: boolean;
+  /** The recipient is not a readable replica: nothing was done, another one may be asked. */
+  wrongReplica: boolean;
+}
+
+/** Begins a comparison. */
+export interface DigestRequest {
+  id: number;
+  partitions: number[];
+  /** With the leaves of these partitions, not only their roots. */
+  withLeaves: boolean;
+}
+
+export interface DigestReply {
+  id: number;
+  /** Of the sender: its own entries are synced, and in the digests, through this sequence. */
+  durableHead: number;
+  digests: PartitionDigest[];
+}
+
+export interface PartitionDigest {
+  partition: number;
+  root: number;
+  /** 256 sums of 6 bytes each, big-endian, when asked for. */
+  leaves: Buffer;
+  horizonMs: number;
+  /** Whether the sender serves reads of the partition, if its map says so. */
+  readable: boolean;
+  /** Not a holder of the partition by its map: nothing else counts. */
+  wrongReplica: boolean;
+}
+
+/** A page of what the recipient stores in some leaves of a partition, in byte order of keys. */
+export interface LeafRequest {
+  id: number;
+  partition: number;
+  /** 256 bits, lowest bit of the first byte first. */
+  leaves: Buffer;
+  /** Exclusive; empty for the beginning. */
+  startAfter: Buffer;
+  limit: number;
+}
+
+export interface LeafReply {
+  id: number;
+  items: LeafItem[];
+  /** Everything up to this key has been listed; absent: everything. */
+  through?: Buffer | undefined;
+  horizonMs: number;
+}
+
+export interface LeafItem {
+  key: Buffer;
+  version: Version | undefined;
+  checksum: number;
+}
+
+/** Whether the recipient has seen a write with this id in the last minute (PROTOCOL 8). */
+export interface LookupRequest {
+  id: number;
+  requestId: RequestId | undefined;
+  key: Buffer;
+}
+
+export interface LookupReply {
+  id: number;
+  found: boolean;
+  version:
+    | Version
+    | undefined;
+  /** What is stored of the key. */
+  record: Buffer;
+  horizonMs: number;
+  /** Not a holder of the key's partition, or it does not know yet what was written before it started. */
+  unknown: boolean;
 }
 
 export interface PullRecordsRequest {
@@ -342,6 +499,8 @@ export interface RecordsChunk {
     | undefined;
   /** Set in the last chunk, so that a cut stream is told from a finished one. */
   complete: boolean;
+  /** Of the partition of the records, when they were read (PROTOCOL 24). */
+  horizonMs: number;
 }
 
 function createBasePeerHeader(): PeerHeader {
@@ -480,6 +639,30 @@ export const PeerFrame: MessageFns<PeerFrame> = {
       case "listReply":
         ListReply.encode(message.body.value, writer.uint32(106).fork()).join();
         break;
+      case "forward":
+        ForwardRequest.encode(message.body.value, writer.uint32(114).fork()).join();
+        break;
+      case "forwardReply":
+        ForwardReply.encode(message.body.value, writer.uint32(122).fork()).join();
+        break;
+      case "digest":
+        DigestRequest.encode(message.body.value, writer.uint32(130).fork()).join();
+        break;
+      case "digestReply":
+        DigestReply.encode(message.body.value, writer.uint32(138).fork()).join();
+        break;
+      case "leaf":
+        LeafRequest.encode(message.body.value, writer.uint32(146).fork()).join();
+        break;
+      case "leafReply":
+        LeafReply.encode(message.body.value, writer.uint32(154).fork()).join();
+        break;
+      case "lookup":
+        LookupRequest.encode(message.body.value, writer.uint32(162).fork()).join();
+        break;
+      case "lookupReply":
+        LookupReply.encode(message.body.value, writer.uint32(170).fork()).join();
+        break;
     }
     return writer;
   },
@@ -601,6 +784,70 @@ export const PeerFrame: MessageFns<PeerFrame> = {
             message.body = { $case: "listReply", value: ListReply.decode(reader, reader.uint32()) };
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.body = { $case: "forward", value: ForwardRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.body = { $case: "forwardReply", value: ForwardReply.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.body = { $case: "digest", value: DigestRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.body = { $case: "digestReply", value: DigestReply.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.body = { $case: "leaf", value: LeafRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.body = { $case: "leafReply", value: LeafReply.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.body = { $case: "lookup", value: LookupRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.body = { $case: "lookupReply", value: LookupReply.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -634,6 +881,7 @@ function createBaseHello(): Hello {
     logBase: 0,
     recoveredHead: 0,
     ackedIncarnation: 0,
+    uncleanBoot: 0,
   };
 }
 
@@ -692,6 +940,9 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.ackedIncarnation !== 0) {
       writer.uint32(144).uint64(message.ackedIncarnation);
+    }
+    if (message.uncleanBoot !== 0) {
+      writer.uint32(152).uint64(message.uncleanBoot);
     }
     return writer;
   },
@@ -851,6 +1102,14 @@ export const Hello: MessageFns<Hello> = {
             }
 
             message.ackedIncarnation = longToNumber(reader.uint64());
+            continue;
+          }
+          case 19: {
+            if (tag !== 152) {
+              break;
+            }
+
+            message.uncleanBoot = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1115,7 +1374,7 @@ export const Entries: MessageFns<Entries> = {
 };
 
 function createBaseEntry(): Entry {
-  return { sequence: 0, key: Buffer.alloc(0), record: Buffer.alloc(0), requestId: undefined };
+  return { sequence: 0, key: Buffer.alloc(0), record: Buffer.alloc(0), requestId: undefined, written: undefined };
 }
 
 export const Entry: MessageFns<Entry> = {
@@ -1131,6 +1390,9 @@ export const Entry: MessageFns<Entry> = {
     }
     if (message.requestId !== undefined) {
       RequestId.encode(message.requestId, writer.uint32(34).fork()).join();
+    }
+    if (message.written !== undefined) {
+      Version.encode(message.written, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -1178,6 +1440,14 @@ export const Entry: MessageFns<Entry> = {
             }
 
             message.requestId = RequestId.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.written = Version.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -1330,7 +1600,18 @@ export const Superseded: MessageFns<Superseded> = {
 };
 
 function createBaseHeartbeat(): Heartbeat {
-  return { state: 0, head: 0, wallMs: 0, accepting: false, connected: [], durableHead: 0 };
+  return {
+    state: 0,
+    head: 0,
+    wallMs: 0,
+    accepting: false,
+    connected: [],
+    durableHead: 0,
+    lowWaterMs: 0,
+    label: Buffer.alloc(0),
+    settled: Buffer.alloc(0),
+    readable: Buffer.alloc(0),
+  };
 }
 
 export const Heartbeat: MessageFns<Heartbeat> = {
@@ -1352,6 +1633,18 @@ export const Heartbeat: MessageFns<Heartbeat> = {
     }
     if (message.durableHead !== 0) {
       writer.uint32(48).uint64(message.durableHead);
+    }
+    if (message.lowWaterMs !== 0) {
+      writer.uint32(56).uint64(message.lowWaterMs);
+    }
+    if (message.label.length !== 0) {
+      writer.uint32(66).bytes(message.label);
+    }
+    if (message.settled.length !== 0) {
+      writer.uint32(74).bytes(message.settled);
+    }
+    if (message.readable.length !== 0) {
+      writer.uint32(82).bytes(message.readable);
     }
     return writer;
   },
@@ -1417,6 +1710,38 @@ export const Heartbeat: MessageFns<Heartbeat> = {
             message.durableHead = longToNumber(reader.uint64());
             continue;
           }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.lowWaterMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.label = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.settled = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.readable = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1477,7 +1802,7 @@ export const MapUpdate: MessageFns<MapUpdate> = {
 };
 
 function createBaseReadRequest(): ReadRequest {
-  return { id: 0, keys: [] };
+  return { id: 0, keys: [], stored: false };
 }
 
 export const ReadRequest: MessageFns<ReadRequest> = {
@@ -1487,6 +1812,9 @@ export const ReadRequest: MessageFns<ReadRequest> = {
     }
     for (const v of message.keys) {
       writer.uint32(18).bytes(v!);
+    }
+    if (message.stored !== false) {
+      writer.uint32(24).bool(message.stored);
     }
     return writer;
   },
@@ -1518,6 +1846,14 @@ export const ReadRequest: MessageFns<ReadRequest> = {
             }
 
             message.keys.push(Buffer.from(reader.bytes()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.stored = reader.bool();
             continue;
           }
         }
@@ -1591,7 +1927,7 @@ export const ReadReply: MessageFns<ReadReply> = {
 };
 
 function createBaseReadResult(): ReadResult {
-  return { outcome: 0, record: Buffer.alloc(0) };
+  return { outcome: 0, record: Buffer.alloc(0), horizonMs: 0 };
 }
 
 export const ReadResult: MessageFns<ReadResult> = {
@@ -1601,6 +1937,9 @@ export const ReadResult: MessageFns<ReadResult> = {
     }
     if (message.record.length !== 0) {
       writer.uint32(18).bytes(message.record);
+    }
+    if (message.horizonMs !== 0) {
+      writer.uint32(24).uint64(message.horizonMs);
     }
     return writer;
   },
@@ -1632,6 +1971,14 @@ export const ReadResult: MessageFns<ReadResult> = {
             }
 
             message.record = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.horizonMs = longToNumber(reader.uint64());
             continue;
           }
         }
@@ -1762,7 +2109,15 @@ export const RepairReply: MessageFns<RepairReply> = {
 };
 
 function createBaseListRequest(): ListRequest {
-  return { id: 0, prefix: Buffer.alloc(0), startAfter: Buffer.alloc(0), limit: 0, maxBytes: 0 };
+  return {
+    id: 0,
+    prefix: Buffer.alloc(0),
+    startAfter: Buffer.alloc(0),
+    limit: 0,
+    maxBytes: 0,
+    partitions: Buffer.alloc(0),
+    withRecords: false,
+  };
 }
 
 export const ListRequest: MessageFns<ListRequest> = {
@@ -1781,6 +2136,12 @@ export const ListRequest: MessageFns<ListRequest> = {
     }
     if (message.maxBytes !== 0) {
       writer.uint32(40).uint32(message.maxBytes);
+    }
+    if (message.partitions.length !== 0) {
+      writer.uint32(50).bytes(message.partitions);
+    }
+    if (message.withRecords !== false) {
+      writer.uint32(56).bool(message.withRecords);
     }
     return writer;
   },
@@ -1836,6 +2197,22 @@ export const ListRequest: MessageFns<ListRequest> = {
             }
 
             message.maxBytes = reader.uint32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.partitions = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.withRecords = reader.bool();
             continue;
           }
         }
@@ -1931,7 +2308,13 @@ export const ListReply: MessageFns<ListReply> = {
 };
 
 function createBaseListedKey(): ListedKey {
-  return { key: Buffer.alloc(0), version: undefined, tombstone: false, expiresAtMs: undefined };
+  return {
+    key: Buffer.alloc(0),
+    version: undefined,
+    tombstone: false,
+    expiresAtMs: undefined,
+    record: Buffer.alloc(0),
+  };
 }
 
 export const ListedKey: MessageFns<ListedKey> = {
@@ -1947,6 +2330,9 @@ export const ListedKey: MessageFns<ListedKey> = {
     }
     if (message.expiresAtMs !== undefined) {
       writer.uint32(32).uint64(message.expiresAtMs);
+    }
+    if (message.record.length !== 0) {
+      writer.uint32(42).bytes(message.record);
     }
     return writer;
   },
@@ -1996,6 +2382,14 @@ export const ListedKey: MessageFns<ListedKey> = {
             message.expiresAtMs = longToNumber(reader.uint64());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.record = Buffer.from(reader.bytes());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2010,7 +2404,7 @@ export const ListedKey: MessageFns<ListedKey> = {
 };
 
 function createBaseKeyedRecord(): KeyedRecord {
-  return { key: Buffer.alloc(0), record: Buffer.alloc(0) };
+  return { key: Buffer.alloc(0), record: Buffer.alloc(0), horizonMs: 0 };
 }
 
 export const KeyedRecord: MessageFns<KeyedRecord> = {
@@ -2020,6 +2414,9 @@ export const KeyedRecord: MessageFns<KeyedRecord> = {
     }
     if (message.record.length !== 0) {
       writer.uint32(18).bytes(message.record);
+    }
+    if (message.horizonMs !== 0) {
+      writer.uint32(24).uint64(message.horizonMs);
     }
     return writer;
   },
@@ -2051,6 +2448,934 @@ export const KeyedRecord: MessageFns<KeyedRecord> = {
             }
 
             message.record = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.horizonMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseForwardRequest(): ForwardRequest {
+  return { id: 0, timeoutMs: 0, operation: undefined };
+}
+
+export const ForwardRequest: MessageFns<ForwardRequest> = {
+  encode(message: ForwardRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.timeoutMs !== 0) {
+      writer.uint32(16).uint32(message.timeoutMs);
+    }
+    switch (message.operation?.$case) {
+      case "put":
+        PutRequest.encode(message.operation.value, writer.uint32(26).fork()).join();
+        break;
+      case "get":
+        GetRequest.encode(message.operation.value, writer.uint32(34).fork()).join();
+        break;
+      case "delete":
+        DeleteRequest.encode(message.operation.value, writer.uint32(42).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForwardRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForwardRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.timeoutMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.operation = { $case: "put", value: PutRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.operation = { $case: "get", value: GetRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.operation = { $case: "delete", value: DeleteRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseForwardReply(): ForwardReply {
+  return { id: 0, outcome: undefined };
+}
+
+export const ForwardReply: MessageFns<ForwardReply> = {
+  encode(message: ForwardReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    switch (message.outcome?.$case) {
+      case "put":
+        PutResponse.encode(message.outcome.value, writer.uint32(18).fork()).join();
+        break;
+      case "get":
+        GetResponse.encode(message.outcome.value, writer.uint32(26).fork()).join();
+        break;
+      case "delete":
+        DeleteResponse.encode(message.outcome.value, writer.uint32(34).fork()).join();
+        break;
+      case "error":
+        ForwardError.encode(message.outcome.value, writer.uint32(42).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForwardReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForwardReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.outcome = { $case: "put", value: PutResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.outcome = { $case: "get", value: GetResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.outcome = { $case: "delete", value: DeleteResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.outcome = { $case: "error", value: ForwardError.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseForwardError(): ForwardError {
+  return { code: "", message: "", retryable: false, wrongReplica: false };
+}
+
+export const ForwardError: MessageFns<ForwardError> = {
+  encode(message: ForwardError, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.code !== "") {
+      writer.uint32(10).string(message.code);
+    }
+    if (message.message !== "") {
+      writer.uint32(18).string(message.message);
+    }
+    if (message.retryable !== false) {
+      writer.uint32(24).bool(message.retryable);
+    }
+    if (message.wrongReplica !== false) {
+      writer.uint32(32).bool(message.wrongReplica);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForwardError {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForwardError();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.code = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.retryable = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.wrongReplica = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDigestRequest(): DigestRequest {
+  return { id: 0, partitions: [], withLeaves: false };
+}
+
+export const DigestRequest: MessageFns<DigestRequest> = {
+  encode(message: DigestRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.partitions.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.partitions) {
+        writer.uint32(v);
+      }
+      writer.join();
+    }
+    if (message.withLeaves !== false) {
+      writer.uint32(24).bool(message.withLeaves);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DigestRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDigestRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag === 16) {
+              message.partitions.push(reader.uint32());
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.partitions.push(reader.uint32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.withLeaves = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseDigestReply(): DigestReply {
+  return { id: 0, durableHead: 0, digests: [] };
+}
+
+export const DigestReply: MessageFns<DigestReply> = {
+  encode(message: DigestReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.durableHead !== 0) {
+      writer.uint32(16).uint64(message.durableHead);
+    }
+    for (const v of message.digests) {
+      PartitionDigest.encode(v!, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DigestReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDigestReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.durableHead = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.digests.push(PartitionDigest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePartitionDigest(): PartitionDigest {
+  return { partition: 0, root: 0, leaves: Buffer.alloc(0), horizonMs: 0, readable: false, wrongReplica: false };
+}
+
+export const PartitionDigest: MessageFns<PartitionDigest> = {
+  encode(message: PartitionDigest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.partition !== 0) {
+      writer.uint32(8).uint32(message.partition);
+    }
+    if (message.root !== 0) {
+      writer.uint32(16).uint64(message.root);
+    }
+    if (message.leaves.length !== 0) {
+      writer.uint32(26).bytes(message.leaves);
+    }
+    if (message.horizonMs !== 0) {
+      writer.uint32(32).uint64(message.horizonMs);
+    }
+    if (message.readable !== false) {
+      writer.uint32(40).bool(message.readable);
+    }
+    if (message.wrongReplica !== false) {
+      writer.uint32(48).bool(message.wrongReplica);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PartitionDigest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePartitionDigest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.partition = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.root = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.leaves = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.horizonMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.readable = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.wrongReplica = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLeafRequest(): LeafRequest {
+  return { id: 0, partition: 0, leaves: Buffer.alloc(0), startAfter: Buffer.alloc(0), limit: 0 };
+}
+
+export const LeafRequest: MessageFns<LeafRequest> = {
+  encode(message: LeafRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.partition !== 0) {
+      writer.uint32(16).uint32(message.partition);
+    }
+    if (message.leaves.length !== 0) {
+      writer.uint32(26).bytes(message.leaves);
+    }
+    if (message.startAfter.length !== 0) {
+      writer.uint32(34).bytes(message.startAfter);
+    }
+    if (message.limit !== 0) {
+      writer.uint32(40).uint32(message.limit);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeafRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeafRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.partition = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.leaves = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.startAfter = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.limit = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLeafReply(): LeafReply {
+  return { id: 0, items: [], through: undefined, horizonMs: 0 };
+}
+
+export const LeafReply: MessageFns<LeafReply> = {
+  encode(message: LeafReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    for (const v of message.items) {
+      LeafItem.encode(v!, writer.uint32(18).fork()).join();
+    }
+    if (message.through !== undefined) {
+      writer.uint32(26).bytes(message.through);
+    }
+    if (message.horizonMs !== 0) {
+      writer.uint32(32).uint64(message.horizonMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeafReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeafReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.items.push(LeafItem.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.through = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.horizonMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLeafItem(): LeafItem {
+  return { key: Buffer.alloc(0), version: undefined, checksum: 0 };
+}
+
+export const LeafItem: MessageFns<LeafItem> = {
+  encode(message: LeafItem, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key.length !== 0) {
+      writer.uint32(10).bytes(message.key);
+    }
+    if (message.version !== undefined) {
+      Version.encode(message.version, writer.uint32(18).fork()).join();
+    }
+    if (message.checksum !== 0) {
+      writer.uint32(24).uint32(message.checksum);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LeafItem {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLeafItem();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.version = Version.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.checksum = reader.uint32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLookupRequest(): LookupRequest {
+  return { id: 0, requestId: undefined, key: Buffer.alloc(0) };
+}
+
+export const LookupRequest: MessageFns<LookupRequest> = {
+  encode(message: LookupRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.requestId !== undefined) {
+      RequestId.encode(message.requestId, writer.uint32(18).fork()).join();
+    }
+    if (message.key.length !== 0) {
+      writer.uint32(26).bytes(message.key);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LookupRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLookupRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.requestId = RequestId.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLookupReply(): LookupReply {
+  return { id: 0, found: false, version: undefined, record: Buffer.alloc(0), horizonMs: 0, unknown: false };
+}
+
+export const LookupReply: MessageFns<LookupReply> = {
+  encode(message: LookupReply, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.found !== false) {
+      writer.uint32(16).bool(message.found);
+    }
+    if (message.version !== undefined) {
+      Version.encode(message.version, writer.uint32(26).fork()).join();
+    }
+    if (message.record.length !== 0) {
+      writer.uint32(34).bytes(message.record);
+    }
+    if (message.horizonMs !== 0) {
+      writer.uint32(40).uint64(message.horizonMs);
+    }
+    if (message.unknown !== false) {
+      writer.uint32(48).bool(message.unknown);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LookupReply {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLookupReply();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.found = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.version = Version.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.record = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.horizonMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.unknown = reader.bool();
             continue;
           }
         }
@@ -2206,7 +3531,7 @@ export const RecordPosition: MessageFns<RecordPosition> = {
 };
 
 function createBaseRecordsChunk(): RecordsChunk {
-  return { head: undefined, incarnation: 0, records: [], last: undefined, complete: false };
+  return { head: undefined, incarnation: 0, records: [], last: undefined, complete: false, horizonMs: 0 };
 }
 
 export const RecordsChunk: MessageFns<RecordsChunk> = {
@@ -2225,6 +3550,9 @@ export const RecordsChunk: MessageFns<RecordsChunk> = {
     }
     if (message.complete !== false) {
       writer.uint32(40).bool(message.complete);
+    }
+    if (message.horizonMs !== 0) {
+      writer.uint32(48).uint64(message.horizonMs);
     }
     return writer;
   },
@@ -2280,6 +3608,14 @@ export const RecordsChunk: MessageFns<RecordsChunk> = {
             }
 
             message.complete = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.horizonMs = longToNumber(reader.uint64());
             continue;
           }
         }

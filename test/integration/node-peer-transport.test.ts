@@ -97,7 +97,11 @@ const frame = (id: number, bytes = 1): PeerFrame => ({
   header: { clusterId: '', epoch: id, sender: 'a', senderIncarnation: 1, recipient: 'b' },
   body: {
     $case: 'repair',
-    value: { id, records: [{ key: Buffer.alloc(1), record: Buffer.alloc(bytes) }], returned: false },
+    value: {
+      id,
+      records: [{ key: Buffer.alloc(1), record: Buffer.alloc(bytes), horizonMs: 0 }],
+      returned: false,
+    },
   },
 });
 
@@ -231,7 +235,7 @@ describe('peer transport over gRPC', () => {
   });
 
   it('streams records, and resumes nothing by itself', async () => {
-    const chunk = { head: 7, incarnation: 1, records: [], last: undefined, complete: true };
+    const chunk = { head: 7, incarnation: 1, records: [], last: undefined, complete: true, horizonMs: 0 };
     await using server = await serve(echo, [chunk]);
     const request = { header: undefined, after: undefined, partitions: [] };
     const peer = { nodeId: 'b', host: HOST, port: server.port };
@@ -267,7 +271,7 @@ describe('peer transport over gRPC', () => {
     for (const offsetMs of [-3_600_000, 3_600_000]) {
       it(`lets in a peer whose clock is off by ${offsetMs / 60_000} minutes, at the second try`, async () => {
         await using server = await serve(echo, [
-          { head: 1, incarnation: 1, records: [], last: undefined, complete: true },
+          { head: 1, incarnation: 1, records: [], last: undefined, complete: true, horizonMs: 0 },
         ]);
         const late = transport({ clock: clockOff(offsetMs) });
         const peer = { nodeId: 'b', host: HOST, port: server.port };

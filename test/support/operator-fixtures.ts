@@ -94,6 +94,15 @@ export function answerOf(nodeId: string, changes: Partial<GetStatusResponse> = {
     wallMs: 0,
     uptimeMs: 0,
     draining: false,
+    settledEpoch: 0,
+    residualPartitions: 0,
+    horizonMs: 0,
+    collectionFrozenReason: '',
+    equalPartitions: 0,
+    usedBytes: 0,
+    quotaBytes: 0,
+    writeRefusal: '',
+    fillingPartitions: 0,
     ...changes,
   };
 }

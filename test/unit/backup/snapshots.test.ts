@@ -23,13 +23,18 @@ const map = sealMap({
 });
 const GIB = 1024 ** 3;
 const never = new AbortController().signal;
-const record = (key: string, bytes = 10) => ({ key: Buffer.from(key), record: Buffer.alloc(bytes, 1) });
+const record = (key: string, bytes = 10) => ({
+  key: Buffer.from(key),
+  record: Buffer.alloc(bytes, 1),
+  horizonMs: 0,
+});
 const chunk = (more: Partial<RecordsChunk>): RecordsChunk => ({
   head: undefined,
   incarnation: 77,
   records: [],
   last: undefined,
   complete: false,
+  horizonMs: 0,
   ...more,
 });
 const whole = [chunk({ head: 5 }), chunk({ records: [record('a'), record('b')] }), chunk({ complete: true })];

@@ -139,7 +139,7 @@ describe('the admin client', () => {
 
   it('does so for streams too', async () => {
     await begin({ nodeClock: shifted(-2 * PROOF_WINDOW_MS) });
-    node.chunks = [{ head: 3, incarnation: 5, records: [], last: undefined, complete: true }];
+    node.chunks = [{ head: 3, incarnation: 5, records: [], last: undefined, complete: true, horizonMs: 0 }];
     const chunks: RecordsChunk[] = [];
     for await (const chunk of admin.streamRecords(node.target, {}, AbortSignal.timeout(2000)))
       chunks.push(chunk);
@@ -162,7 +162,7 @@ describe('the admin client', () => {
 
   it('does not take a cut stream for a whole one', async () => {
     await begin();
-    node.chunks = [{ head: 3, incarnation: 5, records: [], last: undefined, complete: false }];
+    node.chunks = [{ head: 3, incarnation: 5, records: [], last: undefined, complete: false, horizonMs: 0 }];
     const drain = async (): Promise<number> => {
       let chunks = 0;
       for await (const chunk of admin.streamRecords(node.target, {}, AbortSignal.timeout(2000))) {

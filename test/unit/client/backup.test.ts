@@ -173,7 +173,8 @@ describe('a replica that is read for a backup', () => {
     return {
       head: 40 + from,
       incarnation,
-      records: records.slice(from, to).map(({ key, record }) => ({ key, record })),
+      records: records.slice(from, to).map(({ key, record }) => ({ key, record, horizonMs: 0 })),
+      horizonMs: 0,
       last: { partition: last.partition, key: last.key },
       complete: to === records.length,
     };

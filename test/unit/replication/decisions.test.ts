@@ -119,6 +119,7 @@ describe('a Hello', () => {
     features: [],
     logBase: 0,
     recoveredHead: 0,
+    uncleanBoot: 0,
   };
   const memory = {
     incarnation: 7,

@@ -35,7 +35,9 @@ describe('what a replica answers to its peers', () => {
   afterEach(() => cluster.end());
 
   const read = async (): Promise<unknown> => {
-    const reply = await cluster.time.run(handler.answer({ $case: 'read', value: { id: 3, keys: [key] } }));
+    const reply = await cluster.time.run(
+      handler.answer({ $case: 'read', value: { id: 3, keys: [key], stored: false } }),
+    );
     return reply.$case === 'readReply' ? reply.value.results[0]?.outcome : undefined;
   };
 
@@ -43,7 +45,7 @@ describe('what a replica answers to its peers', () => {
     expect(await read()).to.equal(ReadResult_Outcome.ABSENT);
     const repair = handler.answer({
       $case: 'repair',
-      value: { id: 4, records: [{ key, record: record.bytes }], returned: false },
+      value: { id: 4, records: [{ key, record: record.bytes, horizonMs: 0 }], returned: false },
     });
     expect(cluster.store(0).get(key), 'not before the sync').to.equal(undefined);
     expect(await cluster.time.run(repair)).to.deep.equal({ $case: 'repairReply', value: { id: 4 } });
@@ -54,7 +56,16 @@ describe('what a replica answers to its peers', () => {
   it('is never "absent" and never an empty page while it is not readable', async () => {
     readable = false;
     expect(await read()).to.equal(ReadResult_Outcome.WRONG_REPLICA);
-    const list = { id: 5, prefix: Buffer.alloc(0), startAfter: Buffer.alloc(0), limit: 10, maxBytes: 1000 };
+    const nothing = Buffer.alloc(0);
+    const list = {
+      id: 5,
+      prefix: nothing,
+      startAfter: nothing,
+      limit: 10,
+      maxBytes: 1000,
+      partitions: nothing,
+      withRecords: false,
+    };
     const reply = await cluster.time.run(handler.answer({ $case: 'list', value: list }));
     expect(reply).to.deep.equal({
       $case: 'listReply',
@@ -66,7 +77,7 @@ describe('what a replica answers to its peers', () => {
     await cluster.time.run(
       handler.answer({
         $case: 'repair',
-        value: { id: 6, records: [{ key, record: record.bytes }], returned: true },
+        value: { id: 6, records: [{ key, record: record.bytes, horizonMs: 0 }], returned: true },
       }),
     );
     expect(cluster.store(0).head).to.be.greaterThan(0);
