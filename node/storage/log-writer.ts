@@ -1,0 +1,265 @@
+import { byteString } from '../../common/bytes.ts';
+import type { Clock, Scheduler } from '../../common/clock.ts';
+import { KvError } from '../../common/errors.ts';
+import type { Logger } from '../../common/log.ts';
+import { partitionOf } from '../../model/key-hash.ts';
+import { compareVersions } from '../../model/version.ts';
+import type { ApplyLog } from './apply-log.ts';
+import type { Ceilings } from './ceilings.ts';
+import type { CeilingValues } from './entry.ts';
+import { GroupCommit, type CommitGroup, type GroupSink } from './group-commit.ts';
+import type { StoreLimits } from './limits.ts';
+import type { Overlay } from './overlay.ts';
+import { OwnTail } from './own-tail.ts';
+import type { Records } from './records.ts';
+import type { Recovered } from './recovery.ts';
+import { cursorName } from './state-meta.ts';
+import type { StoreHealth } from './store-health.ts';
+import type { ApplyOutcome, ApplyResult, LogCursor, Mutation, StoredRecord } from './store.ts';
+import { checkCursor, checkMeta, checkMutation } from './validation.ts';
+
+export interface LogWriterOptions {
+  readonly partitions: number;
+  readonly recovered: Recovered;
+  readonly limits: StoreLimits;
+  readonly log: ApplyLog;
+  readonly ceilings: Ceilings;
+  readonly overlay: Overlay;
+  readonly records: Records;
+  readonly health: StoreHealth;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly logger: Logger;
+  readonly observeSync: ((entries: number, seconds: number) => void) | undefined;
+  /** A group is synced, and its layer of the overlay waits for a checkpoint. */
+  readonly onSynced: () => void;
+}
+
+const DONE = Promise.resolve();
+
+/**
+ * Decides about mutations, gives out sequences, and brings everything into the log: the way of a record from `apply`
+ * until its group is synced (PROTOCOL 2, 9, 12).
+ */
+export class LogWriter {
+  /** The newest own entries. */
+  readonly tail: OwnTail;
+  /** Newest sequence given out. */
+  lastSequence: number;
+  /** Newest sequence that is synced. */
+  syncedThrough: number;
+  /** Records refused or replaced because another one had the same version. */
+  versionConflicts = 0;
+  private readonly options: LogWriterOptions;
+  private readonly groups: GroupCommit;
+  private readonly syncedCursors: Map<string, LogCursor>;
+  /** Cursors that wait for their sync are here as well. */
+  private readonly newestCursors: Map<string, LogCursor>;
+  private readonly syncedMeta: Map<string, Buffer>;
+  private readonly appendListeners = new Set<() => void>();
+  /** Sequence of the newest own record. */
+  private ownHead: number;
+
+  constructor(options: LogWriterOptions) {
+    const { recovered, limits, scheduler, log, health } = options;
+    this.options = options;
+    this.lastSequence = recovered.startAfter;
+    this.ownHead = recovered.head;
+    this.syncedThrough = recovered.lastSequence;
+    this.syncedCursors = recovered.cursors;
+    this.newestCursors = new Map(recovered.cursors);
+    this.syncedMeta = recovered.meta;
+    this.tail = new OwnTail(limits.tailBytes, recovered.head);
+    this.groups = new GroupCommit({ sink: this.groupSink(), scheduler, seed: log.seed });
+    health.onFailure((failure) => this.groups.fail(failure));
+  }
+
+  /** Sequence of the newest own entry that others may see: never above the ceiling. */
+  get head(): number {
+    const { sequence } = this.options.ceilings;
+    return this.ownHead <= sequence ? this.ownHead : this.tail.headUpTo(sequence);
+  }
+
+  /** Sequence of the newest own entry. */
+  get newestHead(): number {
+    return this.ownHead;
+  }
+
+  apply(mutations: readonly Mutation[], cursor?: LogCursor): ApplyResult {
+    this.checkWritable();
+    for (const mutation of mutations) checkMutation(mutation);
+    if (cursor !== undefined) checkCursor(cursor);
+    const headBefore = this.ownHead;
+    const outcomes: ApplyOutcome[] = [];
+    /** The newest group that anything said here depends on. */
+    let group: CommitGroup | undefined;
+    for (const mutation of mutations) {
+      const decided = this.applyOne(mutation);
+      outcomes.push(decided.outcome);
+      group = later(group, decided.group);
+    }
+    if (cursor !== undefined) group = later(group, this.applyCursor(cursor));
+    if (this.ownHead !== headBefore) this.notifyAppend();
+    return { outcomes, durable: group?.durable ?? DONE };
+  }
+
+  cursors(): readonly LogCursor[] {
+    return [...this.syncedCursors.values()];
+  }
+
+  meta(name: string): Buffer | undefined {
+    return this.syncedMeta.get(name);
+  }
+
+  async writeMeta(name: string, value: Buffer): Promise<void> {
+    this.checkWritable();
+    checkMeta(name, value);
+    const group = this.collecting();
+    // The caller may go on using its buffer; this one lives on until the next checkpoint.
+    const copy = Buffer.from(value);
+    group.writer.meta(this.nextSequence(group), name, copy);
+    group.layer.meta.set(name, copy);
+    this.options.overlay.grow(group.layer, copy.length);
+    await group.durable;
+  }
+
+  async raiseClockCeiling(wallMs: number): Promise<void> {
+    this.checkWritable();
+    if (this.options.ceilings.clockNeeds(wallMs)) await this.collecting().durable;
+  }
+
+  onAppend(listener: () => void): () => void {
+    this.appendListeners.add(listener);
+    return () => this.appendListeners.delete(listener);
+  }
+
+  /** The overlay has room again: groups that waited for it may be written. */
+  kick(): void {
+    this.groups.kick();
+  }
+
+  /** Resolves when nothing waits for a sync any more, or the store has failed. */
+  idle(): Promise<void> {
+    return this.groups.idle();
+  }
+
+  private applyOne(mutation: Mutation): { outcome: ApplyOutcome; group: CommitGroup | undefined } {
+    const { key, record, own, requestId } = mutation;
+    const { records, partitions, overlay, ceilings } = this.options;
+    const keyString = byteString(key);
+    const { record: previous, layer } = records.newestToReplace(key, keyString);
+    if (previous !== undefined) {
+      const order = compareVersions(record.version, previous.version);
+      if (order < 0 || (order === 0 && !this.winsConflict(record, previous))) {
+        const outcome: ApplyOutcome =
+          order === 0 ? { kind: 'same' } : { kind: 'superseded', by: previous.version };
+        return { outcome, group: layer === undefined ? undefined : this.groups.groupOf(layer) };
+      }
+    }
+    const group = this.collecting();
+    const sequence = this.nextSequence(group);
+    const partition = partitionOf(key, partitions);
+    group.writer.record({ sequence, own, partition, key, record, previous: previous?.version, requestId });
+    overlay.put(group.layer, keyString, { partition, key, record });
+    if (own) {
+      this.ownHead = sequence;
+      group.layer.head = sequence;
+      this.tail.add({ sequence, key, record, requestId });
+      ceilings.minted(record.version.wallMs);
+    }
+    return { outcome: { kind: 'applied', sequence, previous }, group };
+  }
+
+  /** One version with two contents must never be; the larger checksum wins on every replica (PROTOCOL 2). */
+  private winsConflict(record: StoredRecord, previous: StoredRecord): boolean {
+    if (record.checksum === previous.checksum) return false;
+    this.versionConflicts += 1;
+    this.options.logger.error(
+      { version: record.version },
+      'two records have the same version: a writer id is used twice',
+    );
+    return record.checksum > previous.checksum;
+  }
+
+  /** Moves forward only. Returns the group that makes a cursor at least this far durable; undefined when one is. */
+  private applyCursor(cursor: LogCursor): CommitGroup | undefined {
+    const name = cursorName(cursor);
+    const newest = this.newestCursors.get(name);
+    if (newest !== undefined && newest.sequence >= cursor.sequence) {
+      if ((this.syncedCursors.get(name)?.sequence ?? -1) >= cursor.sequence) return undefined;
+      const layer = this.options.overlay.pendingLayerOfCursor(name, cursor.sequence);
+      return layer === undefined ? undefined : this.groups.groupOf(layer);
+    }
+    const group = this.collecting();
+    group.writer.cursor(this.nextSequence(group), cursor);
+    group.layer.cursors.set(name, cursor);
+    this.newestCursors.set(name, cursor);
+    return group;
+  }
+
+  private collecting(): CommitGroup {
+    const group = this.groups.collecting;
+    if (group !== undefined && group.writer.bytes < this.options.limits.groupBytes) return group;
+    const begun = this.groups.begin(this.lastSequence, this.ownHead);
+    this.options.overlay.addPending(begun.layer);
+    return begun;
+  }
+
+  private nextSequence(group: CommitGroup): number {
+    this.lastSequence += 1;
+    group.layer.through = this.lastSequence;
+    return this.lastSequence;
+  }
+
+  private groupSink(): GroupSink {
+    const { log, overlay, ceilings, limits, clock, health, observeSync } = this.options;
+    let carried: CeilingValues | undefined;
+    return {
+      mayBegin: () => overlay.syncedBytes <= limits.overlayBytes,
+      write: async (group) => {
+        const buffers = group.writer.finish();
+        carried = ceilings.forGroup(group.layer.through);
+        const startedMs = clock.monotonicMs();
+        await log.write({ sequence: group.sequence, buffers, bytes: group.writer.bytes }, carried);
+        observeSync?.(group.layer.through - group.sequence, (clock.monotonicMs() - startedMs) / 1000);
+      },
+      synced: (group) => {
+        const headBefore = this.head;
+        if (carried !== undefined) ceilings.noteSynced(carried);
+        this.onSynced(group);
+        // Own entries beyond the ceiling were kept back until now.
+        if (this.head !== headBefore) this.notifyAppend();
+      },
+      failed: (error) => health.fail(error),
+    };
+  }
+
+  private onSynced({ layer }: CommitGroup): void {
+    for (const [name, cursor] of layer.cursors) this.syncedCursors.set(name, cursor);
+    for (const [name, value] of layer.meta) this.syncedMeta.set(name, value);
+    this.syncedThrough = Math.max(this.syncedThrough, layer.through);
+    this.options.overlay.promote(layer);
+    this.tail.shrink(this.syncedThrough);
+    this.options.onSynced();
+  }
+
+  private notifyAppend(): void {
+    for (const listener of this.appendListeners) listener();
+  }
+
+  private checkWritable(): void {
+    const { health, overlay, limits } = this.options;
+    health.check();
+    if (overlay.pendingBytes > limits.pendingBytes) {
+      throw new KvError('RESOURCE_EXHAUSTED', 'too many writes wait for the disk: retry later', {
+        retryable: true,
+      });
+    }
+  }
+}
+
+/** Groups are synced in order: the later one speaks for both. */
+function later(a: CommitGroup | undefined, b: CommitGroup | undefined): CommitGroup | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return b.order > a.order ? b : a;
+}
