@@ -405,6 +405,11 @@ export interface DigestRequest {
   partitions: number[];
   /** With the leaves of these partitions, not only their roots. */
   withLeaves: boolean;
+  /**
+   * The sender's horizon of each of the partitions, in their order; absent: not said. A recipient that serves reads of a
+   * partition raises its own horizon to a larger one before it answers (PROTOCOL 22).
+   */
+  horizonsMs: number[];
 }
 
 export interface DigestReply {
@@ -2735,7 +2740,7 @@ export const ForwardError: MessageFns<ForwardError> = {
 };
 
 function createBaseDigestRequest(): DigestRequest {
-  return { id: 0, partitions: [], withLeaves: false };
+  return { id: 0, partitions: [], withLeaves: false, horizonsMs: [] };
 }
 
 export const DigestRequest: MessageFns<DigestRequest> = {
@@ -2752,6 +2757,13 @@ export const DigestRequest: MessageFns<DigestRequest> = {
     }
     if (message.withLeaves !== false) {
       writer.uint32(24).bool(message.withLeaves);
+    }
+    if (message.horizonsMs.length !== 0) {
+      writer.uint32(34).fork();
+      for (const v of message.horizonsMs) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -2802,6 +2814,24 @@ export const DigestRequest: MessageFns<DigestRequest> = {
 
             message.withLeaves = reader.bool();
             continue;
+          }
+          case 4: {
+            if (tag === 32) {
+              message.horizonsMs.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 34) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.horizonsMs.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {
