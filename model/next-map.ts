@@ -1,7 +1,7 @@
 import type { Random } from '../common/random.ts';
 import { type ClusterMap, type MapContent, type Member, sealMap } from './cluster-map.ts';
 import { compareNatural } from './natural-order.ts';
-import { placeEverywhere } from './placement.ts';
+import { place } from './placement.ts';
 
 /** What a first map is made of. */
 export interface FirstMapOptions {
@@ -32,7 +32,7 @@ export function firstMap(options: FirstMapOptions): ClusterMap {
     initialised: false,
     members,
     retired: [],
-    assignment: placeEverywhere(members, options.partitions, options.replicationFactor),
+    assignment: place({ ...options, members }),
   });
 }
 

@@ -8,7 +8,7 @@ import { createAdminClient, type AdminClient, type AdminTarget } from '../../cli
 import { systemClock } from '../../common/clock.ts';
 import { systemRandom } from '../../common/random.ts';
 import { sealMap, type ClusterMap, type Member } from '../../model/cluster-map.ts';
-import { placeEverywhere } from '../../model/placement.ts';
+import { place } from '../../model/placement.ts';
 import type { BoundPorts } from '../../node/node.ts';
 import { KeyValueStoreClient } from '../../proto/gen/kvstore.ts';
 import { waitFor } from './wait.ts';
@@ -260,7 +260,7 @@ export function firstMap(members: readonly Member[], partitions = 16): ClusterMa
     initialised: false,
     members,
     retired: [],
-    assignment: placeEverywhere(members, partitions, 3),
+    assignment: place({ members, partitions, replicationFactor: 3 }),
   });
 }
 

@@ -1,7 +1,7 @@
 import { createLogger } from '../../common/log.ts';
 import type { Scheduler } from '../../common/clock.ts';
 import { type ClusterMap, sealMap } from '../../model/cluster-map.ts';
-import { placeEverywhere } from '../../model/placement.ts';
+import { place } from '../../model/placement.ts';
 import type { LiveValue, Replica } from '../../node/replication/engine.ts';
 import type { ReplicationCounter } from '../../node/replication/metrics.ts';
 import { createReplica } from '../../node/replication/replica.ts';
@@ -102,6 +102,7 @@ export class ReplicaCluster {
   /** A further map of this cluster. */
   nextMap(change: Partial<ClusterMap> = {}): ClusterMap {
     const members = this.names.map(memberNamed);
+    const replicationFactor = Math.max(3, members.length);
     this.epoch += 1;
     this.clusterMap = sealMap({
       clusterId: 'c0ffee00c0ffee00c0ffee00c0ffee00',
@@ -109,11 +110,11 @@ export class ReplicaCluster {
       name: 'kv',
       epoch: this.epoch,
       partitions: PARTITIONS,
-      replicationFactor: Math.max(3, members.length),
+      replicationFactor,
       initialised: true,
       members,
       retired: [],
-      assignment: placeEverywhere(members, PARTITIONS, Math.max(3, members.length)),
+      assignment: place({ members, partitions: PARTITIONS, replicationFactor }),
       ...change,
     });
     return this.clusterMap;

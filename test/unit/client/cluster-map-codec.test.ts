@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { mapFromProto, mapToProto } from '../../../client/cluster-map-codec.ts';
 import { KvError } from '../../../common/errors.ts';
 import { sealMap, type ClusterMap } from '../../../model/cluster-map.ts';
-import { placeEverywhere } from '../../../model/placement.ts';
+import { place } from '../../../model/placement.ts';
 import { ClusterMap as WireMap } from '../../../proto/gen/kvstore.ts';
 
 const members = ['a', 'b', 'c'].map((nodeId) => ({
@@ -26,7 +26,7 @@ const map: ClusterMap = sealMap({
   initialised: true,
   members,
   retired: [{ nodeId: 'd', incarnation: 281474976710655 }],
-  assignment: placeEverywhere(members, 4, 3),
+  assignment: place({ members, partitions: 4, replicationFactor: 3 }),
   moving: { phase: 1, partitions: [{ partition: 3, oldReplicas: [0, 1], newReplicas: [1, 2] }] },
 });
 

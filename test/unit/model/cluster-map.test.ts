@@ -8,7 +8,7 @@ import {
   type MapContent,
   type Member,
 } from '../../../model/cluster-map.ts';
-import { placeEverywhere } from '../../../model/placement.ts';
+import { place } from '../../../model/placement.ts';
 import { memberNamed } from '../../support/member.ts';
 
 const member = (index: number): Member => memberNamed(`kv-${index}`);
@@ -25,7 +25,7 @@ function content(overrides: Partial<MapContent> = {}): MapContent {
     initialised: false,
     members,
     retired: [],
-    assignment: placeEverywhere(members, 8, 3),
+    assignment: place({ members, partitions: 8, replicationFactor: 3 }),
     ...overrides,
   };
 }
@@ -57,19 +57,10 @@ describe('cluster map', () => {
     expect(compareMaps(sealMap(content()), undefined)).to.equal('newer');
   });
 
-  it('gives every member every partition, first replicas spread evenly', () => {
-    const map = sealMap(content({ partitions: 9, assignment: placeEverywhere(content().members, 9, 3) }));
-    const firsts = map.assignment.map((_, partition) =>
-      replicasOf(map, partition).map(({ nodeId }) => nodeId),
-    );
-    for (const replicas of firsts) expect(replicas.toSorted()).to.deep.equal(['kv-0', 'kv-1', 'kv-2']);
-    for (const nodeId of ['kv-0', 'kv-1', 'kv-2']) {
-      expect(firsts.filter(([first]) => first === nodeId)).to.have.length(3);
-    }
-  });
-
-  it('refuses to place more members than copies', () => {
-    expect(() => placeEverywhere([0, 1, 2, 3].map(member), 8, 3)).to.throw(RangeError, '4 members need');
+  it('names the replicas of a partition, the preferred coordinator first', () => {
+    const map = sealMap(content());
+    expect(replicasOf(map, 1).map(({ nodeId }) => nodeId)).to.deep.equal(['kv-1', 'kv-2', 'kv-0']);
+    expect(replicasOf(map, 8)).to.deep.equal([]);
   });
 
   it('needs a majority for a quorum', () => {

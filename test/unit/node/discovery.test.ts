@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { sealMap, type ClusterMap } from '../../../model/cluster-map.ts';
-import { placeEverywhere } from '../../../model/placement.ts';
+import { place } from '../../../model/placement.ts';
 import { StaticDiscovery } from '../../../node/discovery.ts';
 
 function mapOf(...hosts: readonly string[]): ClusterMap {
@@ -24,7 +24,7 @@ function mapOf(...hosts: readonly string[]): ClusterMap {
     initialised: true,
     members,
     retired: [],
-    assignment: placeEverywhere(members, 1, 3),
+    assignment: place({ members, partitions: 1, replicationFactor: 3 }),
   });
 }
 
