@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
 import { KvError } from '../../common/errors.ts';
+import { MAX_KEY_BYTES } from './kv-requests.ts';
 
 /** Format byte of a token: format, CRC-32 over prefix, 0 and last key, last key. */
 const FORMAT = 1;
@@ -21,7 +22,9 @@ export function encodePageToken(prefix: Buffer, lastKey: Buffer): Buffer {
  */
 export function decodePageToken(prefix: Buffer, token: Buffer): Buffer {
   const lastKey = token.subarray(HEAD_BYTES);
-  if (token[0] !== FORMAT || lastKey.length === 0 || token.readUInt32BE(1) !== checksum(prefix, lastKey)) {
+  // Anybody can make a token whose checksum fits; no store takes a longer key, not even to look for it.
+  const possible = token[0] === FORMAT && lastKey.length > 0 && lastKey.length <= MAX_KEY_BYTES;
+  if (!possible || token.readUInt32BE(1) !== checksum(prefix, lastKey)) {
     throw new KvError(
       'INVALID_ARGUMENT',
       'page_token is not one that a listing of this prefix answered: pass next_page_token unchanged, or start again without a token',

@@ -7,10 +7,12 @@ export const MAX_KEY_BYTES = 1024;
 export const MAX_RECORD_BYTES = 32 * 1024 * 1024;
 const MAX_NAME_BYTES = 400;
 const MAX_CLIENT_ID_BYTES = 255;
+const MAX_UINT48 = 2 ** 48 - 1;
 
 /**
  * What the log takes must also fit the state, for a record that is acknowledged and then refused by a checkpoint would
- * stop the node for good.
+ * stop the node for good; and it must fit the log's fields (entry.ts), for an entry that cannot be written to its end
+ * spoils those that are written behind it.
  *
  * @throws KvError INVALID_ARGUMENT.
  */
@@ -27,11 +29,18 @@ export function checkMutation({ key, record, requestId }: Mutation): void {
   if (requestId !== undefined && requestId.clientId.length > MAX_CLIENT_ID_BYTES) {
     throw new KvError('INVALID_ARGUMENT', `a client id has at most ${MAX_CLIENT_ID_BYTES} bytes`);
   }
+  if (requestId !== undefined) {
+    checkNumber('request number', requestId.number, Number.MAX_SAFE_INTEGER);
+    checkNumber("client's start time", requestId.clientStartMs, MAX_UINT48);
+    checkNumber('attempt', requestId.attempt, 2 ** 32 - 1);
+  }
 }
 
 /** @throws KvError INVALID_ARGUMENT. */
 export function checkCursor(cursor: LogCursor): void {
   checkName(cursor.origin);
+  checkNumber("cursor's incarnation", cursor.incarnation, MAX_UINT48);
+  checkNumber("cursor's sequence", cursor.sequence, MAX_UINT48);
 }
 
 /** @throws KvError INVALID_ARGUMENT. */
@@ -46,5 +55,11 @@ function checkName(name: string): void {
   const bytes = Buffer.byteLength(name);
   if (bytes === 0 || bytes > MAX_NAME_BYTES) {
     throw new KvError('INVALID_ARGUMENT', `a name has 1 to ${MAX_NAME_BYTES} bytes, not ${bytes}`);
+  }
+}
+
+function checkNumber(what: string, value: number, most: number): void {
+  if (!Number.isInteger(value) || value < 0 || value > most) {
+    throw new KvError('INVALID_ARGUMENT', `a ${what} is a whole number up to ${most}, not ${value}`);
   }
 }
