@@ -145,7 +145,7 @@ export function stateOf({ pod, answer }: NodeView): NodeState {
   if (!isRunning(pod)) return 'Pending';
   if (answer === undefined) return 'Unreachable';
   if (answer.state === StoreState.READABLE) return 'Active';
-  const filling = answer.state === StoreState.CATCHING_UP || answer.state === StoreState.REBUILDING;
+  const filling = answer.state === StoreState.REBUILDING;
   return filling ? 'Rebuilding' : 'Blank';
 }
 

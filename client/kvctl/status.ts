@@ -72,7 +72,6 @@ function behind(status: GetStatusResponse): number {
 const stateNames = new Map<StoreState, string>([
   [StoreState.BLANK, 'blank'],
   [StoreState.READABLE, 'readable'],
-  [StoreState.CATCHING_UP, 'catching up'],
   [StoreState.REBUILDING, 'rebuilding'],
 ]);
 

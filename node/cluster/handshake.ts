@@ -89,11 +89,17 @@ function judgeMembership(self: HandshakeSelf, header: PeerHeader, hello: Hello):
       true,
     );
   }
-  if (member !== undefined) return undefined;
+  // Streams begin under one map, so that what is said on them is never judged by an older one than it was said under.
   if (header.epoch > map.epoch) return { kind: 'await-map' };
-  return header.epoch < map.epoch
-    ? refuse(Refusal_Reason.STALE_EPOCH, 'the newer cluster map does not list you', true)
-    : refuse(Refusal_Reason.NOT_A_MEMBER, `the map of epoch ${map.epoch} does not list ${header.sender}`);
+  if (header.epoch < map.epoch) {
+    const message =
+      member === undefined
+        ? 'the newer cluster map does not list you'
+        : `your map is of epoch ${header.epoch}, here is the one of epoch ${map.epoch}`;
+    return refuse(Refusal_Reason.STALE_EPOCH, message, true);
+  }
+  if (member !== undefined) return undefined;
+  return refuse(Refusal_Reason.NOT_A_MEMBER, `the map of epoch ${map.epoch} does not list ${header.sender}`);
 }
 
 function isRetired(map: ClusterMap, header: PeerHeader): boolean {

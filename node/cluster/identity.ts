@@ -13,6 +13,8 @@ interface StoredIdentity {
   readonly incarnation: number;
   readonly bootCounter: number;
   readonly logBase: number;
+  /** Boot counter of the last start after an unclean end; 0: never. */
+  readonly uncleanBoot: number;
 }
 
 /**
@@ -59,9 +61,12 @@ export class VolumeIdentity {
         incarnation: random48(random),
         bootCounter: 0,
         logBase: store.logStart,
+        uncleanBoot: 0,
       },
     );
-    await identity.write({ bootCounter: identity.bootCounter + 1 });
+    const bootCounter = identity.bootCounter + 1;
+    const unclean = found !== undefined;
+    await identity.write({ bootCounter, ...(unclean ? { uncleanBoot: bootCounter } : {}) });
     return identity;
   }
 
@@ -81,6 +86,11 @@ export class VolumeIdentity {
 
   get bootCounter(): number {
     return this.stored.bootCounter;
+  }
+
+  /** Boot counter of the last start after an unclean end: what was sent before it may be missing here. 0: never. */
+  get uncleanBoot(): number {
+    return this.stored.uncleanBoot;
   }
 
   /** Where in the log this incarnation began: peers that hold nothing of it start here. */

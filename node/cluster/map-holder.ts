@@ -26,6 +26,8 @@ export interface MapHolderOptions {
   readonly name: string;
   readonly logger: Logger;
   readonly onConflict: () => void;
+  /** What must be done before this node may live by a newer map; the map is not taken over when it rejects. */
+  readonly prepare: (map: ClusterMap) => Promise<void>;
 }
 
 /** The cluster map of this node: persisted, replaced only by a newer one of the same cluster, whoever brings it. */
@@ -99,7 +101,8 @@ export class MapHolder {
   }
 
   private async take(map: ClusterMap): Promise<void> {
-    const { store, identity, logger } = this.options;
+    const { store, identity, logger, prepare } = this.options;
+    await prepare(map);
     // The cluster first: a volume that remembers a map also remembers whose it is.
     if (identity.clusterId === '') await identity.joinCluster(map.clusterId);
     await writeJsonMeta(store, META, FORMAT, { map } satisfies StoredMap);

@@ -1,52 +1,43 @@
 import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
-import { partitionOf } from '../../model/key-hash.ts';
 import { newestVersion, NO_VERSION, type Version } from '../../model/version.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { liveRecord, tombstoneRecord } from '../storage/record.ts';
 import type { Mutation, Store, StoredRecord } from '../storage/store.ts';
 import { type Settled, settleBy } from './deadline.ts';
-import type { DeleteOperation, LiveValue, OperationOptions, PutOperation } from './engine.ts';
+import type { Consistency, DeleteOperation, LiveValue, OperationOptions, PutOperation } from './engine.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { InFlight } from './in-flight.ts';
 import { liveValue } from './live-value.ts';
 import type { ReplicationMetrics } from './metrics.ts';
 import type { OwnLog } from './own-log.ts';
 import type { PendingWrites, WriteAnswer } from './pending-writes.ts';
-import { requiredReplicas } from './quorum.ts';
-
-/** What operations need to know of the cluster. */
-export interface ReplicaView {
-  /** Why this node may not serve reads and coordinate writes; undefined when it may. */
-  readonly refusal: string | undefined;
-  /** Names of the other replicas of a partition. */
-  othersOf(partition: number): readonly string[];
-  /** Whether a replica is connected and takes writes. */
-  isWritable(nodeId: string): boolean;
-  /** Whether a replica is connected and serves reads. */
-  isReadable(nodeId: string): boolean;
-}
+import { describeQuorum, isWriteQuorum } from './quorum.ts';
+import type { SafetyRules } from './safety-rules.ts';
+import { standingOutside, type Topology } from './topology.ts';
 
 export interface CoordinatorOptions {
   readonly store: Store;
   readonly ownLog: OwnLog;
   readonly hybridClock: HybridClock;
   readonly pending: PendingWrites;
-  readonly view: ReplicaView;
+  readonly topology: Topology;
+  /** Why this node coordinates no write although it serves reads; undefined when it does. */
+  readonly writeRefusal: (kind: 'put' | 'delete') => KvError | undefined;
   readonly inFlight: InFlight;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly metrics: ReplicationMetrics;
+  readonly rules: SafetyRules;
 }
 
 interface Write {
   readonly key: Buffer;
+  readonly partition: number;
+  readonly consistency: Consistency;
   readonly requestId: RequestId | undefined;
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
-  /** Answers that make it a success, of how many replicas. */
-  readonly required: number;
-  readonly replicas: number;
   readonly encode: (version: Version) => StoredRecord;
 }
 
@@ -57,16 +48,25 @@ interface Commit {
   readonly durable: Promise<void>;
 }
 
+/** A write that waits for replicas. */
+interface Waiting {
+  readonly settled: Settled<WriteAnswer>;
+  /** Looks again whether enough replicas hold it: the map may have changed. */
+  readonly evaluate: () => void;
+}
+
 const WRITE_OVERHEAD_BYTES = 256;
+const HELD: WriteAnswer = { kind: 'held' };
 
 /**
  * Coordinates writes: commits locally, lets the log carry the record to the other replicas beside the local sync, and
- * answers when W replicas hold it durably. Before the commit a failure is UNAVAILABLE or RESOURCE_EXHAUSTED and nothing was
- * applied anywhere; after it, DEADLINE_EXCEEDED and the outcome is unknown (PROTOCOL 6).
+ * answers when W replicas hold it durably, of every write set that the map has by then. Before the commit a failure is
+ * UNAVAILABLE or RESOURCE_EXHAUSTED and nothing was applied anywhere; after it, DEADLINE_EXCEEDED and the outcome is
+ * unknown (PROTOCOL 6).
  */
 export class Coordinator {
   private readonly options: CoordinatorOptions;
-  private readonly waiting = new Set<Settled<WriteAnswer>>();
+  private readonly waiting = new Set<Waiting>();
 
   constructor(options: CoordinatorOptions) {
     this.options = options;
@@ -77,14 +77,14 @@ export class Coordinator {
     const { key, value, ttlMs } = operation;
     return inFlight.run(key.length + value.length + WRITE_OVERHEAD_BYTES, async () => {
       const expiresAtMs = ttlMs === undefined ? undefined : clock.wallMs() + ttlMs;
-      return this.write(operation, (version) => liveRecord(key, value, version, expiresAtMs));
+      return this.write('put', operation, (version) => liveRecord(key, value, version, expiresAtMs));
     });
   }
 
   async delete(operation: DeleteOperation): Promise<{ version: Version; existed: boolean }> {
     const { key } = operation;
     const { version, old } = await this.options.inFlight.run(key.length + WRITE_OVERHEAD_BYTES, () =>
-      this.write(operation, (minted) => tombstoneRecord(key, minted)),
+      this.write('delete', operation, (minted) => tombstoneRecord(key, minted)),
     );
     return { version, existed: old !== undefined };
   }
@@ -92,19 +92,27 @@ export class Coordinator {
   /** Ends every write under way with an unknown outcome. */
   abandon(reason: string): void {
     const error = new KvError('DEADLINE_EXCEEDED', `outcome unknown: ${reason}`);
-    for (const settled of this.waiting) settled.reject(error);
+    for (const { settled } of this.waiting) settled.reject(error);
+  }
+
+  /** Writes under way are judged by the newer map from now on. */
+  onMapAdopted(): void {
+    for (const { evaluate } of [...this.waiting]) evaluate();
   }
 
   private async write(
+    kind: 'put' | 'delete',
     operation: OperationOptions & { key: Buffer; requestId: RequestId | undefined },
     encode: Write['encode'],
   ): Promise<{ version: Version; old: LiveValue | undefined }> {
-    const { key, requestId, deadlineMs, signal } = operation;
-    const write: Write = { key, requestId, deadlineMs, signal, encode, ...this.admit(operation) };
+    const { key, consistency, requestId, deadlineMs, signal } = operation;
+    const partition = this.options.topology.partitionOf(key);
+    const write: Write = { key, partition, consistency, requestId, deadlineMs, signal, encode };
+    this.admit(kind, write);
     let old: LiveValue | undefined;
     let above = NO_VERSION;
     for (let mints = 0; ; mints += 1) {
-      const commit = await this.commit(write, above, mints === 0 ? undefined : () => this.unknown(write, 0));
+      const commit = await this.commit(kind, write, above, mints > 0);
       // What the write replaced, not what its own first version was.
       if (mints === 0) old = liveValue(commit.previous, this.options.clock.wallMs());
       const answer = await this.replicate(write, commit);
@@ -116,45 +124,45 @@ export class Coordinator {
   }
 
   /** Refuses while nothing has been applied anywhere. */
-  private admit(operation: OperationOptions & { key: Buffer }): { required: number; replicas: number } {
-    const { view, store, metrics } = this.options;
-    const refusal = view.refusal;
-    if (refusal !== undefined) {
+  private admit(kind: 'put' | 'delete', { partition, consistency }: Write): void {
+    const { topology, writeRefusal, metrics } = this.options;
+    const refusal = writeRefusal(kind);
+    if (refusal !== undefined) throw refusal;
+    if (!topology.serves(partition)) {
       metrics.count('unavailable');
-      throw new KvError('UNAVAILABLE', `${refusal}; nothing was applied, send it to another node`);
+      throw notServing(topology);
     }
-    const others = view.othersOf(partitionOf(operation.key, store.partitions));
-    const replicas = others.length + 1;
-    const required = requiredReplicas(operation.consistency, replicas);
-    const reachable = 1 + others.filter((nodeId) => view.isWritable(nodeId)).length;
-    if (reachable < required) {
-      metrics.count('unavailable');
-      throw new KvError(
-        'UNAVAILABLE',
-        `${operation.consistency} needs ${required} of ${replicas} replicas and ${reachable} can be reached; nothing was applied`,
-      );
-    }
-    return { required, replicas };
+    const sets = topology.setsOf(partition);
+    const isReachable = (nodeId: string): boolean =>
+      nodeId === topology.nodeId || topology.isWritable(nodeId);
+    if (isWriteQuorum(sets, consistency, isReachable)) return;
+    metrics.count('unavailable');
+    throw new KvError(
+      'UNAVAILABLE',
+      `${consistency}: in reach are ${describeQuorum(sets, consistency, isReachable)}; nothing was applied`,
+    );
   }
 
   /** Mints and applies in one go, so that the version is above whatever the key holds. */
-  private async commit(write: Write, above: Version, late: (() => KvError) | undefined): Promise<Commit> {
-    const { store, hybridClock, ownLog, clock, view } = this.options;
+  private async commit(
+    kind: 'put' | 'delete',
+    write: Write,
+    above: Version,
+    again: boolean,
+  ): Promise<Commit> {
+    const { store, hybridClock, ownLog, clock, topology } = this.options;
     for (;;) {
       if (clock.monotonicMs() >= write.deadlineMs) {
-        throw (
-          late?.() ??
-          new KvError('UNAVAILABLE', 'the deadline passed before the write began; nothing was applied')
-        );
+        if (again) throw this.unknown(write, new Set());
+        throw new KvError('UNAVAILABLE', 'the deadline passed before the write began; nothing was applied');
       }
+      // A node that lost its standing meanwhile must mint nothing more.
+      if (again && !topology.serves(write.partition)) throw this.unknown(write, new Set());
       const seen = newestVersion(above, store.latest(write.key)?.version ?? NO_VERSION);
       const version = hybridClock.mint(seen);
       if (version === undefined) {
         await hybridClock.raise(seen);
-        const { refusal } = view;
-        if (late === undefined && refusal !== undefined) {
-          throw new KvError('UNAVAILABLE', `${refusal}; nothing was applied, send it to another node`);
-        }
+        if (!again) this.admit(kind, write);
         continue;
       }
       const mutation: Mutation = {
@@ -172,23 +180,32 @@ export class Coordinator {
     }
   }
 
-  /** Waits for the first W answers: `superseded` as soon as one of them says so. */
+  /** Waits until enough replicas hold it: `superseded` as soon as one of the first that answer says so. */
   private async replicate(write: Write, commit: Commit): Promise<WriteAnswer> {
-    const { pending, clock, scheduler, metrics } = this.options;
-    let held = 0;
+    const { pending, clock, scheduler, metrics, topology, rules } = this.options;
+    const held = new Set<string>();
     const late = (): KvError => {
       metrics.count('unknown_outcomes');
       return this.unknown(write, held);
     };
     const settled = settleBy<WriteAnswer>({ clock, scheduler }, write.deadlineMs, late, write.signal);
-    const count = (answer: WriteAnswer): void => {
-      if (answer.kind === 'superseded') settled.resolve(answer);
-      else if (++held >= write.required) settled.resolve(answer);
+    const evaluate = (): void => {
+      // With ONE it is this replica that counts, so that what it answers next includes the write.
+      if (write.consistency === 'ONE' && !held.has(topology.nodeId)) return;
+      const sets = topology.setsOf(write.partition);
+      if (isWriteQuorum(sets, write.consistency, (nodeId) => held.has(nodeId))) settled.resolve(HELD);
     };
-    // With ONE it is this replica that counts, so that what it answers next includes the write.
-    if (write.required > 1) pending.expect(commit.sequence, (_peer, answer) => count(answer));
+    const answered = (nodeId: string, answer: WriteAnswer): void => {
+      if (answer.kind === 'superseded' && rules.mintAgainWhenSuperseded) {
+        settled.resolve(answer);
+        return;
+      }
+      held.add(nodeId);
+      evaluate();
+    };
+    pending.expect(commit.sequence, answered);
     commit.durable.then(
-      () => count({ kind: 'held' }),
+      () => answered(topology.nodeId, HELD),
       (error: unknown) =>
         settled.reject(
           new KvError('DEADLINE_EXCEEDED', `outcome unknown: the store failed (${messageOf(error)})`, {
@@ -196,19 +213,27 @@ export class Coordinator {
           }),
         ),
     );
-    this.waiting.add(settled);
+    const waiting: Waiting = { settled, evaluate };
+    this.waiting.add(waiting);
     try {
       return await settled.promise;
     } finally {
-      this.waiting.delete(settled);
+      this.waiting.delete(waiting);
       pending.forget(commit.sequence);
     }
   }
 
-  private unknown(write: Write, held: number): KvError {
-    return new KvError(
-      'DEADLINE_EXCEEDED',
-      `outcome unknown: applied on ${held} of ${write.replicas} replicas, ${write.required} needed`,
+  private unknown({ partition, consistency }: Write, held: ReadonlySet<string>): KvError {
+    const applied = describeQuorum(this.options.topology.setsOf(partition), consistency, (nodeId) =>
+      held.has(nodeId),
     );
+    return new KvError('DEADLINE_EXCEEDED', `outcome unknown: applied on ${applied}`);
   }
+}
+
+/** What a node answers that is not a readable replica: nothing was done, another one may be asked. */
+export function notServing(topology: Pick<Topology, 'map' | 'nodeId'>): KvError {
+  const why =
+    standingOutside(topology.map, topology.nodeId) ?? `${topology.nodeId} is not a readable replica`;
+  return new KvError('UNAVAILABLE', `${why} of the key; nothing was applied, send it to another node`);
 }

@@ -1,6 +1,6 @@
 import { prefixEnd } from '../../common/bytes.ts';
 import type { Version } from '../../model/version.ts';
-import type { Store } from '../storage/store.ts';
+import type { Store, StoredRecord } from '../storage/store.ts';
 import { MergeHeap } from './merge-heap.ts';
 
 /** What a listing needs of a record. */
@@ -9,6 +9,8 @@ export interface ListedRecord {
   readonly version: Version;
   readonly tombstone: boolean;
   readonly expiresAtMs: number | undefined;
+  /** Only when asked for. */
+  readonly record: StoredRecord | undefined;
 }
 
 export interface ListBounds {
@@ -17,8 +19,11 @@ export interface ListBounds {
   readonly after: Buffer | undefined;
   /** Most records to return. */
   readonly limit: number;
-  /** Most bytes of keys to return; at least one comes. */
+  /** Most bytes to return, of keys or of keys and records; at least one comes. */
   readonly maxBytes: number;
+  /** Only keys of these. */
+  readonly partitions: readonly number[];
+  readonly withRecords: boolean;
 }
 
 /** A stretch of keys in byte order; complete up to its last key, or to the end when there is no more. */
@@ -33,21 +38,20 @@ const FEWEST_PER_SCAN = 4;
 const MOST_PER_SCAN = 256;
 
 /**
- * Keys of this node over all partitions in byte order, tombstones and expired ones included: partitions hold their keys
+ * Keys of this node over some partitions in byte order, tombstones and expired ones included: partitions hold their keys
  * in order, and a heap merges them, fetching more of a partition when its turn comes.
  */
 export async function listLocal(store: Store, bounds: ListBounds): Promise<ListedPage> {
+  const { partitions } = bounds;
   const perScan = Math.min(
     MOST_PER_SCAN,
-    Math.max(FEWEST_PER_SCAN, Math.ceil((bounds.limit / store.partitions) * 1.5)),
+    Math.max(FEWEST_PER_SCAN, Math.ceil((bounds.limit / Math.max(1, partitions.length)) * 1.5)),
   );
   const runs: PartitionRun[] = [];
-  for (let first = 0; first < store.partitions; first += SCANS_AT_ONCE) {
-    const count = Math.min(SCANS_AT_ONCE, store.partitions - first);
-    const some = Array.from(
-      { length: count },
-      (_, index) => new PartitionRun(store, first + index, bounds, perScan),
-    );
+  for (let first = 0; first < partitions.length; first += SCANS_AT_ONCE) {
+    const some = partitions
+      .slice(first, first + SCANS_AT_ONCE)
+      .map((partition) => new PartitionRun(store, partition, bounds, perScan));
     await Promise.all(some.map((run) => run.fill()));
     runs.push(...some);
   }
@@ -59,11 +63,12 @@ export async function listLocal(store: Store, bounds: ListBounds): Promise<Liste
   for (let run = heap.pop(); run !== undefined; run = heap.pop()) {
     const head = run.head;
     if (head === undefined) continue;
-    if (keys.length >= bounds.limit || (keys.length > 0 && bytes + head.key.length > bounds.maxBytes)) {
+    const size = head.key.length + (head.record?.bytes.length ?? 0);
+    if (keys.length >= bounds.limit || (keys.length > 0 && bytes + size > bounds.maxBytes)) {
       return { keys, more: true };
     }
     keys.push(head);
-    bytes += head.key.length;
+    bytes += size;
     run.shift();
     if (run.head === undefined) await run.fill();
     if (run.head !== undefined) heap.push(run);
@@ -81,6 +86,7 @@ class PartitionRun {
   private readonly partition: number;
   private readonly prefix: Buffer;
   private readonly before: Buffer | undefined;
+  private readonly withRecords: boolean;
   private readonly perScan: number;
   private after: Buffer | undefined;
   private fetched: readonly ListedRecord[] = [];
@@ -93,6 +99,7 @@ class PartitionRun {
     this.prefix = bounds.prefix;
     this.before = bounds.prefix.length === 0 ? undefined : prefixEnd(bounds.prefix);
     this.after = bounds.after;
+    this.withRecords = bounds.withRecords;
     this.perScan = perScan;
   }
 
@@ -120,6 +127,7 @@ class PartitionRun {
       version: record.version,
       tombstone: record.tombstone,
       expiresAtMs: record.expiresAtMs,
+      record: this.withRecords ? record : undefined,
     }));
   }
 }

@@ -1,9 +1,13 @@
 import type { Scheduler } from '../../common/clock.ts';
 import type { Ack, Entries, Superseded } from '../../proto/gen/peer.ts';
+import { partitionOf } from '../../model/key-hash.ts';
+import type { Version } from '../../model/version.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { decodeRecord } from '../storage/record.ts';
-import type { LogCursor, Mutation, Store } from '../storage/store.ts';
+import type { LogCursor, Mutation, Store, StoredRecord } from '../storage/store.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { ReplicationMetrics } from './metrics.ts';
+import type { SafetyRules } from './safety-rules.ts';
 import type { UnsyncedTail } from './unsynced-tail.ts';
 
 export interface LogReceiverOptions {
@@ -15,11 +19,23 @@ export interface LogReceiverOptions {
   readonly store: Store;
   readonly clock: HybridClock;
   readonly tail: UnsyncedTail;
-  /** Whether a merge of the peer's records is under way or due. */
-  readonly merging: () => boolean;
+  /** Whether this node keeps a partition, by the map held now. */
+  readonly holds: (partition: number) => boolean;
+  /** What a record that must not come back is superseded by; undefined when it may be applied. */
+  readonly collected: (key: Buffer, record: StoredRecord) => Version | undefined;
+  /** A write was seen, applied or not (PROTOCOL 8). */
+  readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
+  readonly rules: SafetyRules;
   readonly scheduler: Scheduler;
   readonly metrics: ReplicationMetrics;
   readonly send: (ack: Ack) => void;
+}
+
+interface Wanted {
+  /** Of the mutations, in their order. */
+  readonly sequences: number[];
+  readonly mutations: Mutation[];
+  readonly superseded: Superseded[];
 }
 
 interface Group {
@@ -51,6 +67,11 @@ export class LogReceiver {
     this.durableCursor = options.cursor;
   }
 
+  /** Entries before those that came on this stream are missing: only a comparison of all records brings them. */
+  get hasGap(): boolean {
+    return this.beyond !== undefined;
+  }
+
   /** Everything in the peer's log through this sequence is durable here. */
   get cursor(): number {
     return this.durableCursor;
@@ -66,38 +87,58 @@ export class LogReceiver {
     if (gap && !entries.provisional) {
       throw new Error(`entries after ${entries.after} leave a gap: the cursor is at ${this.contiguous}`);
     }
-    if (gap && !options.merging()) {
-      throw new Error(`the merge ended before the stream that resumes after ${entries.after} began`);
-    }
     if (gap && this.beyond !== undefined && entries.after > this.beyond.through) {
       throw new Error(`entries after ${entries.after} leave a gap behind ${this.beyond.through}`);
     }
-    const mutations = entries.entries.map(({ key, record, requestId }): Mutation => {
-      const decoded = decodeRecord(key, record);
-      if (!options.clock.observe(decoded.version)) options.metrics.count('skewed_versions');
-      return { key, record: decoded, own: false, ...(requestId === undefined ? {} : { requestId }) };
-    });
+    const wanted = this.decode(entries);
     for (const { sequence, key } of entries.entries) options.tail.note({ sequence, key });
     options.tail.synced(entries.durableHead);
-    options.metrics.count('entries_received', mutations.length);
+    options.metrics.count('entries_received', wanted.mutations.length);
     if (gap) {
       this.beyond ??= { after: entries.after, through: entries.through };
       this.beyond.through = Math.max(this.beyond.through, entries.through);
     } else {
       this.contiguous = Math.max(this.contiguous, entries.through);
     }
-    this.apply(entries, mutations, gap);
+    this.apply(entries.through, wanted, gap);
   }
 
-  private apply(entries: Entries, mutations: readonly Mutation[], gap: boolean): void {
-    const result = this.options.store.apply(mutations, gap ? undefined : this.cursorAt(this.contiguous));
+  /** What of the entries is to be applied, and what has been beaten before it came. */
+  private decode({ entries }: Entries): Wanted {
+    const { clock, metrics, store, holds, collected, onRequest } = this.options;
+    const wanted: Wanted = { sequences: [], mutations: [], superseded: [] };
+    for (const { sequence, key, record, requestId, written } of entries) {
+      const decoded = decodeRecord(key, record);
+      if (!clock.observe(decoded.version)) metrics.count('skewed_versions');
+      // Sent by an older map: the answer carries the newer epoch, by which it counts for nothing.
+      if (!holds(partitionOf(key, store.partitions))) continue;
+      if (requestId !== undefined) onRequest(requestId, key, written ?? decoded.version);
+      const by = collected(key, decoded);
+      if (by !== undefined) {
+        wanted.superseded.push({ sequence, version: by });
+        continue;
+      }
+      wanted.sequences.push(sequence);
+      // The id goes with the write that carried it, not with a newer record in its place.
+      const id = requestId === undefined || written !== undefined ? {} : { requestId };
+      wanted.mutations.push({ key, record: decoded, own: false, ...id });
+    }
+    return wanted;
+  }
+
+  private apply(through: number, wanted: Wanted, gap: boolean): void {
+    const { store } = this.options;
+    const result = store.apply(wanted.mutations, gap ? undefined : this.cursorAt(this.contiguous));
     const superseded = result.outcomes.flatMap((outcome, index) =>
-      outcome.kind === 'superseded'
-        ? [{ sequence: entries.entries[index]?.sequence ?? 0, version: outcome.by }]
-        : [],
+      outcome.kind === 'superseded' ? [{ sequence: wanted.sequences[index] ?? 0, version: outcome.by }] : [],
     );
-    const group = { through: entries.through, superseded, contiguous: !gap, durable: false };
-    void this.settle(group, result.durable);
+    const group: Group = {
+      through,
+      superseded: [...wanted.superseded, ...superseded],
+      contiguous: !gap,
+      durable: false,
+    };
+    void this.settle(group, this.options.rules.acknowledgeAfterSync ? result.durable : Promise.resolve());
   }
 
   /**

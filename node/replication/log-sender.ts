@@ -1,4 +1,5 @@
 import type { Scheduler } from '../../common/clock.ts';
+import { partitionOf } from '../../model/key-hash.ts';
 import { compareVersions, type Version } from '../../model/version.ts';
 import type { Ack, Entries } from '../../proto/gen/peer.ts';
 import type { LogSlice, OwnEntry, Store, StoredRecord } from '../storage/store.ts';
@@ -19,6 +20,8 @@ export interface LogSenderOptions {
   readonly scheduler: Scheduler;
   readonly settings: Pick<ReplicationSettings, 'entriesFrameBytes' | 'maxUnackedBytes'>;
   readonly metrics: ReplicationMetrics;
+  /** Whether the peer keeps a partition, by the map held now. */
+  readonly holds: (partition: number) => boolean;
   /** Where the peer's copy of the log ends; a peer that merges everything gets what comes from now on instead. */
   readonly start: { readonly after: number; readonly provisional: boolean };
   /** False when the stream is full. */
@@ -130,18 +133,19 @@ export class LogSender {
   }
 
   private sendSlice(slice: LogSlice): void {
-    const { ownLog, metrics, send } = this.options;
+    const { store, ownLog, metrics, send, holds, pending, peer } = this.options;
     let bytes = 0;
-    const entries = slice.entries.map((entry) => {
+    const entries = slice.entries.flatMap((entry) => {
+      const { sequence, key, requestId } = entry;
+      // The peer passes over what it does not keep (PROTOCOL 14).
+      if (!holds(partitionOf(key, store.partitions))) {
+        pending.skipped(peer, sequence);
+        return [];
+      }
       const record = this.newest(entry);
-      bytes += entry.key.length + record.bytes.length;
-      return {
-        sequence: entry.sequence,
-        key: entry.key,
-        record: record.bytes,
-        requestId: entry.requestId,
-        written: undefined,
-      };
+      bytes += key.length + record.bytes.length;
+      const written = record === entry.record ? undefined : entry.record.version;
+      return [{ sequence, key, record: record.bytes, requestId, written }];
     });
     this.unacked.push({ through: slice.through, bytes });
     this.unackedBytes += bytes;

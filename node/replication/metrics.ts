@@ -29,6 +29,8 @@ export type ReplicationCounter =
   | 'map_conflicts'
   /** Foreign versions beyond the skew bound. */
   | 'skewed_versions'
+  /** Operations sent on to a readable replica of their key. */
+  | 'forwarded'
   /** Streams of peers refused. */
   | 'refusals';
 

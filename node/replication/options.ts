@@ -3,6 +3,7 @@ import type { Logger } from '../../common/log.ts';
 import type { Random } from '../../common/random.ts';
 import type { Store } from '../storage/store.ts';
 import type { ReplicationMetrics } from './metrics.ts';
+import type { SafetyRules } from './safety-rules.ts';
 import type { ReplicationSettings } from './settings.ts';
 import type { Discovery, PeerTransport } from './transport.ts';
 
@@ -25,4 +26,6 @@ export interface ReplicaOptions {
   readonly settings?: Partial<ReplicationSettings>;
   /** @default nothing is measured */
   readonly metrics?: ReplicationMetrics;
+  /** For tests that show that a broken rule is noticed. @default SAFETY_RULES */
+  readonly rules?: SafetyRules;
 }

@@ -5,7 +5,8 @@ import type { VolumeIdentity } from '../cluster/identity.ts';
 import type { MapHolder } from '../cluster/map-holder.ts';
 import { judgeOwnPast, type OwnPast } from '../cluster/own-past.ts';
 import type { PeerMemories } from '../cluster/peer-memory.ts';
-import { type ServingMark, stateToProto } from '../cluster/serving-mark.ts';
+import { nodeState, nodeStateToProto } from '../cluster/node-state.ts';
+import type { Standing } from '../cluster/standing.ts';
 import type { Store } from '../storage/store.ts';
 import type { LogFloor } from './log-floor.ts';
 import type { UnsyncedTail } from './unsynced-tail.ts';
@@ -16,7 +17,7 @@ export interface HelloSources {
   readonly name: string;
   readonly identity: VolumeIdentity;
   readonly maps: MapHolder;
-  readonly serving: ServingMark;
+  readonly standing: Standing;
   readonly store: Store;
   readonly floor: LogFloor;
   readonly memories: PeerMemories;
@@ -25,7 +26,7 @@ export interface HelloSources {
 
 /** This node's Hello to a peer: who it is, how its log lies, and what it remembers of the peer. */
 export function makeHello(sources: HelloSources, to: string, tail: UnsyncedTail | undefined): Hello {
-  const { identity, maps, serving, store, floor, memories, clock } = sources;
+  const { identity, maps, standing, store, floor, memories, clock } = sources;
   const memory = memories.get(to);
   const applied = store.cursors().filter((cursor) => cursor.origin === to);
   return {
@@ -36,7 +37,7 @@ export function makeHello(sources: HelloSources, to: string, tail: UnsyncedTail 
     mapHash: maps.current?.hash ?? '',
     bootCounter: identity.bootCounter,
     nonce: identity.nonce,
-    state: stateToProto(serving.state),
+    state: nodeStateToProto(nodeState(maps.current, identity.nodeId, standing)),
     head: store.head,
     logStart: floor.sequence,
     applied: applied.map(({ incarnation, sequence }) => {
@@ -56,7 +57,8 @@ export function makeHello(sources: HelloSources, to: string, tail: UnsyncedTail 
     features: [],
     logBase: identity.logBase,
     recoveredHead: identity.recoveredHead,
-    uncleanBoot: 0,
+    uncleanBoot: identity.uncleanBoot,
+    readable: standing.readable.toBytes(),
   };
 }
 

@@ -50,6 +50,7 @@ export class PeerLink {
   private peerHello: { readonly header: PeerHeader; readonly hello: Hello } | undefined;
   private held: PeerFrame[] | undefined;
   private isClosed = false;
+  private announcedEpoch = 0;
 
   constructor(options: LinkOptions) {
     this.options = options;
@@ -118,6 +119,11 @@ export class PeerLink {
     this.finish(reason);
   }
 
+  /** Newest epoch that the peer has announced; 0 before its Hello. */
+  get peerEpoch(): number {
+    return this.announcedEpoch;
+  }
+
   /** Keeps frames back until `release`, from `first` on, so that what the Hello led to can become durable first. */
   hold(first?: PeerFrame): void {
     this.held ??= [];
@@ -127,13 +133,27 @@ export class PeerLink {
   release(): void {
     const held = this.held ?? [];
     this.held = undefined;
-    for (const frame of held) this.handle(frame);
+    for (const frame of held) {
+      // One that must wait on holds back everything after it.
+      if (this.held === undefined) this.handle(frame);
+      else this.hold(frame);
+    }
   }
 
   private receive(frame: PeerFrame): void {
     this.heardAtMs = this.options.now();
-    if (this.held === undefined) this.handle(frame);
+    // A map is what frames of a newer epoch wait for.
+    if (this.held === undefined || frame.body?.$case === 'map') this.handle(frame);
     else this.held.push(frame);
+  }
+
+  /**
+   * What a peer says under a newer map counts only when this node has that map as well: the peer sends it first
+   * (PROTOCOL 20). So an answer is never judged by an older map than the one it was given under.
+   */
+  private mustWait(header: PeerHeader, body: NonNullable<PeerFrame['body']>): boolean {
+    if (body.$case === 'map' || body.$case === 'hello' || body.$case === 'refusal') return false;
+    return header.epoch > this.options.self.epoch;
   }
 
   private handle(frame: PeerFrame): void {
@@ -143,6 +163,11 @@ export class PeerLink {
       this.refuse(Refusal_Reason.BAD_FRAME, 'a frame needs a header and a body that this version knows');
       return;
     }
+    if (this.mustWait(header, body)) {
+      this.hold(frame);
+      return;
+    }
+    this.announcedEpoch = Math.max(this.announcedEpoch, header.epoch);
     if (this.peerId === '') this.peerId = header.sender;
     if (body.$case === 'refusal') {
       this.options.events.onRefusal(body.value, header);

@@ -1,10 +1,13 @@
 import type { Clock, Scheduler } from '../../common/clock.ts';
 import { messageOf } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
-import { type Hello, Refusal_Reason } from '../../proto/gen/peer.ts';
+import { type Entries, type Hello, Refusal_Reason } from '../../proto/gen/peer.ts';
 import type { VolumeIdentity } from '../cluster/identity.ts';
 import type { PeerMemories } from '../cluster/peer-memory.ts';
-import type { KeyedRecord, Store } from '../storage/store.ts';
+import { holdsPartition } from '../../model/replica-sets.ts';
+import type { Version } from '../../model/version.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
+import type { Store, StoredRecord } from '../storage/store.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { LogFloor } from './log-floor.ts';
 import { LogReceiver } from './log-receiver.ts';
@@ -14,9 +17,11 @@ import type { OwnLog } from './own-log.ts';
 import type { FrameBody, PeerLink } from './peer-link.ts';
 import { type PeerState, stateOfHeartbeat, stateOfHello } from './peer-state.ts';
 import type { PendingWrites } from './pending-writes.ts';
-import { RemoteRequests } from './remote-requests.ts';
-import type { RequestHandler } from './request-handler.ts';
+import { RemoteRequests, type RepairRecord } from './remote-requests.ts';
+import type { RequestBody, RequestHandler } from './request-handler.ts';
+import type { SafetyRules } from './safety-rules.ts';
 import type { ReplicationSettings } from './settings.ts';
+import type { Topology } from './topology.ts';
 import type { UnsyncedTail } from './unsynced-tail.ts';
 
 /** What sessions of all peers share. */
@@ -29,8 +34,14 @@ export interface SessionOptions {
   readonly hybridClock: HybridClock;
   readonly pending: PendingWrites;
   readonly requests: RequestHandler;
-  /** Whether this node merges its peers' records, or is about to. */
-  readonly merging: () => boolean;
+  readonly topology: Topology;
+  /** What a record of the live log that must not come back is superseded by. */
+  readonly collected: (key: Buffer, record: StoredRecord) => Version | undefined;
+  /** A write was seen, applied or not (PROTOCOL 8). */
+  readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
+  /** This node's horizon of a partition, for peers to judge its records by. */
+  readonly horizonMs: (partition: number) => number;
+  readonly rules: SafetyRules;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly settings: ReplicationSettings;
@@ -40,6 +51,7 @@ export interface SessionOptions {
 
 /** Records given back in one frame. */
 const RETURNED_PER_FRAME = 256;
+const RETURNED_BYTES_PER_FRAME = 1024 * 1024;
 
 /** Everything between two members while their stream is up, after both have accepted each other's Hello. */
 export class PeerSession {
@@ -47,8 +59,8 @@ export class PeerSession {
   readonly incarnation: number;
   readonly link: PeerLink;
   readonly remote: RemoteRequests;
-  /** The peer's log no longer reaches back to this node's cursor: records must be merged. */
-  readonly fellOff: boolean;
+  /** Boot counter of the peer's last start after an unclean end. */
+  readonly uncleanBoot: number;
   private readonly options: SessionOptions;
   private readonly onStateChange: () => void;
   private readonly tail: UnsyncedTail;
@@ -70,10 +82,10 @@ export class PeerSession {
     this.link = link;
     this.peer = link.peer;
     this.incarnation = link.peerIncarnation;
-    this.current = stateOfHello(hello, options.clock.wallMs());
+    this.uncleanBoot = hello.uncleanBoot;
+    this.current = stateOfHello(hello, options.clock.wallMs(), options.store.partitions);
     this.remote = new RemoteRequests(this.peer, options.scheduler, (body) => void link.send(body));
     const cursor = cursorOn(options.store, this.peer, this.incarnation) ?? hello.logBase;
-    this.fellOff = cursor < hello.logStart;
     tail.begin({
       incarnation: this.incarnation,
       bootCounter: hello.bootCounter,
@@ -88,6 +100,11 @@ export class PeerSession {
   /** Whether the peer's end is up: from then on every entry that it appends comes on this stream. */
   get mutual(): boolean {
     return this.heardOf;
+  }
+
+  /** The peer's log no longer reaches back to this node's cursor: only a comparison of all records brings what is missing. */
+  get hasGap(): boolean {
+    return this.receiver.hasGap;
   }
 
   get state(): PeerState {
@@ -131,7 +148,7 @@ export class PeerSession {
   private dispatch(body: FrameBody): void {
     switch (body.$case) {
       case 'entries':
-        this.receiver.onEntries(body.value);
+        this.onEntries(body.value);
         this.rememberDurable(body.value.durableHead);
         this.become({ ...this.current, head: Math.max(this.current.head, body.value.through) });
         return;
@@ -141,16 +158,27 @@ export class PeerSession {
       case 'heartbeat':
         this.tail.synced(body.value.durableHead);
         this.rememberDurable(body.value.durableHead);
-        this.become(stateOfHeartbeat(body.value, this.options.clock.wallMs()), true);
+        this.become(
+          stateOfHeartbeat(body.value, this.options.clock.wallMs(), this.options.store.partitions),
+          true,
+        );
         return;
       case 'read':
       case 'repair':
       case 'list':
+      case 'forward':
+      case 'digest':
+      case 'leaf':
+      case 'lookup':
         void this.answer(body);
         return;
       case 'readReply':
       case 'repairReply':
       case 'listReply':
+      case 'forwardReply':
+      case 'digestReply':
+      case 'leafReply':
+      case 'lookupReply':
         this.remote.onReply(body);
         return;
       case 'map':
@@ -158,12 +186,22 @@ export class PeerSession {
     }
   }
 
+  private onEntries(entries: Entries): void {
+    const before = this.receiver.hasGap;
+    this.receiver.onEntries(entries);
+    if (!before && this.receiver.hasGap) this.onStateChange();
+  }
+
   private become(state: PeerState, heartbeat = false): void {
     const before = this.current;
     const first = heartbeat && !this.heardOf;
     this.heardOf ||= heartbeat;
     this.current = state;
-    if (first || before.state !== state.state || before.accepting !== state.accepting) this.onStateChange();
+    const same =
+      before.state === state.state &&
+      before.accepting === state.accepting &&
+      before.readable.equals(state.readable);
+    if (first || !same) this.onStateChange();
   }
 
   private rememberDurable(durableHead: number): void {
@@ -172,7 +210,7 @@ export class PeerSession {
       memories.update(this.peer, { durableHead });
   }
 
-  private async answer(request: Parameters<RequestHandler['answer']>[0]): Promise<void> {
+  private async answer(request: RequestBody): Promise<void> {
     try {
       this.link.send(await this.options.requests.answer(request));
     } catch (error) {
@@ -182,7 +220,7 @@ export class PeerSession {
   }
 
   private receive(cursor: number): LogReceiver {
-    const { store, hybridClock, merging, scheduler, metrics } = this.options;
+    const { store, hybridClock, topology, collected, onRequest, rules, scheduler, metrics } = this.options;
     return new LogReceiver({
       peer: this.peer,
       incarnation: this.incarnation,
@@ -190,7 +228,10 @@ export class PeerSession {
       store,
       clock: hybridClock,
       tail: this.tail,
-      merging,
+      holds: (partition) => topology.holds(partition),
+      collected,
+      onRequest,
+      rules,
       scheduler,
       metrics,
       send: (ack) => void this.link.send({ $case: 'ack', value: ack }),
@@ -198,7 +239,8 @@ export class PeerSession {
   }
 
   private sendLog(hello: Hello): LogSender {
-    const { store, ownLog, floor, identity, memories, pending, scheduler, settings, metrics } = this.options;
+    const { store, ownLog, floor, identity, memories, pending, scheduler, settings, metrics, topology } =
+      this.options;
     const { incarnation } = identity;
     const held = hello.applied.find((cursor) => cursor.incarnation === incarnation)?.sequence;
     const after = held ?? identity.logBase;
@@ -214,6 +256,7 @@ export class PeerSession {
       scheduler,
       settings,
       metrics,
+      holds: (partition) => topology.map !== undefined && holdsPartition(topology.map, this.peer, partition),
       // Synced entries only are in what the peer pulls; what is not yet synced must come on this stream.
       start: provisional ? { after: ownLog.durableHead, provisional } : { after, provisional },
       send: (entries) => this.link.send({ $case: 'entries', value: entries }),
@@ -228,7 +271,7 @@ export class PeerSession {
 
   /** Gives back what the peer sent before its own sync and then lost (unsynced-tail.ts). */
   private async returnTail(): Promise<void> {
-    const { store, metrics, logger } = this.options;
+    const { store, metrics, logger, horizonMs, topology } = this.options;
     const entries = this.tail.toReturn;
     if (entries.length === 0) return;
     logger.info(
@@ -237,13 +280,17 @@ export class PeerSession {
     );
     try {
       const keys = new Map(entries.map(({ key }) => [key.toString('latin1'), key]));
-      let batch: KeyedRecord[] = [];
+      let batch: RepairRecord[] = [];
+      let bytes = 0;
       for (const key of keys.values()) {
         const record = store.latest(key);
-        if (record !== undefined) batch.push({ key, record });
-        if (batch.length < RETURNED_PER_FRAME) continue;
+        const horizon = horizonMs(topology.partitionOf(key));
+        if (record !== undefined) batch.push({ key, record, horizonMs: horizon });
+        bytes += record?.bytes.length ?? 0;
+        if (batch.length < RETURNED_PER_FRAME && bytes < RETURNED_BYTES_PER_FRAME) continue;
         await this.remote.repair(batch, true);
         batch = [];
+        bytes = 0;
       }
       if (batch.length > 0) await this.remote.repair(batch, true);
       this.tail.returned();

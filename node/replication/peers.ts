@@ -7,7 +7,7 @@ import { type Hello, type PeerHeader, type Refusal, Refusal_Reason } from '../..
 import { judgeHello } from '../cluster/handshake.ts';
 import type { MapHolder } from '../cluster/map-holder.ts';
 import type { OwnPast } from '../cluster/own-past.ts';
-import type { ServingMark } from '../cluster/serving-mark.ts';
+import type { Standing } from '../cluster/standing.ts';
 import { MapExchange } from './map-exchange.ts';
 import { makeHello, pastOf } from './own-hello.ts';
 import { Displacement, type PeerEntry } from './peer-entry.ts';
@@ -15,21 +15,21 @@ import { type FrameBody, type LinkEvents, PeerLink } from './peer-link.ts';
 import { cursorOn, PeerSession, type SessionOptions } from './peer-session.ts';
 import type { Discovery, PeerAddress, PeerStream, PeerTransport } from './transport.ts';
 import { UnsyncedTail } from './unsynced-tail.ts';
-import { Upkeep } from './upkeep.ts';
+import { Upkeep, type UpkeepOptions } from './upkeep.ts';
 
 export interface PeersOptions extends SessionOptions {
   readonly namespace: string;
   readonly name: string;
   readonly maps: MapHolder;
-  readonly serving: ServingMark;
+  readonly standing: Standing;
+  readonly horizonReport: UpkeepOptions['horizonReport'];
+  readonly onBeat: () => void;
   readonly transport: PeerTransport;
   readonly discovery: Discovery;
   readonly random: Random;
   readonly draining: () => boolean;
   /** Sessions, or what peers say of themselves, have changed. */
   readonly onChange: () => void;
-  /** The log of a connected peer no longer reaches back to this node's cursor. */
-  readonly onFellOff: (peer: string) => void;
   /** What a peer remembers shows that this volume has lost something. */
   readonly onLoss: (past: Exclude<OwnPast, 'intact' | 'tail-lost'>, peer: string) => void;
   /** This process must not go on: another one has its place. */
@@ -324,7 +324,6 @@ export class Peers {
     options.logger.info({ peer: peer.nodeId, cursor: session.cursor, head: hello.head }, 'peer connected');
     this.upkeep.sendHeartbeat(session);
     this.exchange.share(link);
-    if (session.fellOff) options.onFellOff(peer.nodeId);
     link.release();
     options.onChange();
   }
@@ -372,6 +371,8 @@ export class Peers {
         );
       }
     }
+    // What was said under this map has waited for it.
+    for (const session of this.sessions) session.link.release();
     // Handshakes under way were judged by the old map.
     for (const link of [...this.opening]) link.close(new Error('a newer map was adopted'));
     for (const peer of this.peers.values()) {

@@ -8,6 +8,8 @@ interface PendingWrite {
   readonly answered: Set<string>;
   /** Peers that were sent a newer foreign record in place of this one. */
   readonly replaced: Map<string, Version>;
+  /** Peers that were not sent it, because they did not hold its partition by the map of that time. */
+  readonly skipped: Set<string>;
 }
 
 const HELD: WriteAnswer = { kind: 'held' };
@@ -17,7 +19,8 @@ const HELD: WriteAnswer = { kind: 'held' };
  *
  * Acknowledgements are cumulative and say "this version or a newer one". Which of the two matters: a write that was
  * beaten by a version it did not know must be minted again (PROTOCOL 3). So an answer is `held` only when this very
- * record was sent on the stream that acknowledges it and the peer did not list it as superseded.
+ * record was sent on the stream that acknowledges it and the peer did not list it as superseded. A peer that was not
+ * sent the record acknowledges its sequence all the same, and that says nothing (PROTOCOL 14).
  */
 export class PendingWrites {
   /** In order of sequence: sequences only grow. */
@@ -25,7 +28,12 @@ export class PendingWrites {
 
   /** Waits for answers about the entry with that sequence until `forget`. */
   expect(sequence: number, onAnswer: PendingWrite['onAnswer']): void {
-    this.writes.set(sequence, { onAnswer, answered: new Set(), replaced: new Map() });
+    this.writes.set(sequence, {
+      onAnswer,
+      answered: new Set(),
+      replaced: new Map(),
+      skipped: new Set(),
+    });
   }
 
   forget(sequence: number): void {
@@ -34,12 +42,21 @@ export class PendingWrites {
 
   /** The entry went to the peer with a newer record, minted elsewhere, in its place. */
   sentInstead(peer: string, sequence: number, version: Version): void {
-    this.writes.get(sequence)?.replaced.set(peer, version);
+    const write = this.writes.get(sequence);
+    write?.skipped.delete(peer);
+    write?.replaced.set(peer, version);
   }
 
   /** The entry goes to the peer as it was written; an earlier stream may have carried another. */
   sentAsWritten(peer: string, sequence: number): void {
-    this.writes.get(sequence)?.replaced.delete(peer);
+    const write = this.writes.get(sequence);
+    write?.skipped.delete(peer);
+    write?.replaced.delete(peer);
+  }
+
+  /** The peer passes over the entry: it does not hold the partition. */
+  skipped(peer: string, sequence: number): void {
+    this.writes.get(sequence)?.skipped.add(peer);
   }
 
   /** The peer acknowledged, on the stream they were sent on, the entries in (after, through]. */
@@ -63,7 +80,7 @@ export class PendingWrites {
   ): void {
     for (const [sequence, write] of this.writes) {
       if (sequence > through) return;
-      if (write.answered.has(peer)) continue;
+      if (write.answered.has(peer) || write.skipped.has(peer)) continue;
       const answer = judge(sequence, write);
       if (answer === undefined) continue;
       write.answered.add(peer);

@@ -1,10 +1,10 @@
 import type { Clock, Scheduler, Timer } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import { compareVersions, NO_VERSION, type Version } from '../../model/version.ts';
-import type { Store, StoredRecord } from '../storage/store.ts';
+import type { Mutation, Store, StoredRecord } from '../storage/store.ts';
 import { type Settled, settleBy } from './deadline.ts';
 import type { ReplicationMetrics } from './metrics.ts';
-import type { RemoteRequests } from './remote-requests.ts';
+import type { RemoteRecord, RemoteRequests } from './remote-requests.ts';
 import { isDataLoss } from './request-handler.ts';
 
 /** Reads that may be asked of the other replicas of a key, best first. */
@@ -19,6 +19,10 @@ export interface QuorumReaderOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly readHedgeMs: number;
+  /** This node's horizon of the key's partition (PROTOCOL 24). */
+  readonly horizonMs: (key: Buffer) => number;
+  /** Whether a record from outside the live log may be applied here, by the sender's horizon. */
+  readonly mayApply: (key: Buffer, mutation: Mutation, senderHorizonMs: number) => boolean;
   readonly metrics: ReplicationMetrics;
 }
 
@@ -31,15 +35,20 @@ export interface QuorumRead {
   readonly others: readonly RemoteReplica[];
 }
 
-interface Answer {
+/** A record and the horizon it was found under. */
+interface Found {
+  readonly record: StoredRecord;
+  readonly horizonMs: number;
+}
+
+interface Answer extends RemoteRecord {
   readonly replica: Replica;
-  readonly record: StoredRecord | undefined;
 }
 
 interface Replica {
   readonly nodeId: string;
-  read(key: Buffer): Promise<StoredRecord | undefined>;
-  repair(key: Buffer, record: StoredRecord): Promise<void>;
+  read(key: Buffer): Promise<RemoteRecord>;
+  repair(key: Buffer, record: StoredRecord, horizonMs: number): Promise<void>;
 }
 
 /**
@@ -52,12 +61,15 @@ export class QuorumReader {
 
   constructor(options: QuorumReaderOptions) {
     this.options = options;
-    const { store, nodeId } = options;
+    const { store, nodeId, horizonMs, mayApply } = options;
     this.self = {
       nodeId,
       // Not async: a store error must arrive like that of a peer.
-      read: (key) => new Promise((resolve) => resolve(store.get(key))),
-      repair: async (key, record) => store.apply([{ key, record, own: false }]).durable,
+      read: (key) => new Promise((resolve) => resolve({ record: store.get(key), horizonMs: horizonMs(key) })),
+      repair: async (key, record, senderHorizonMs) => {
+        const mutation = { key, record, own: false };
+        await store.apply(mayApply(key, mutation, senderHorizonMs) ? [mutation] : []).durable;
+      },
     };
   }
 
@@ -76,21 +88,18 @@ export class QuorumReader {
     const asking = new Asking(this.options, read, replicas, settled);
     asking.begin();
     const answers = await settled.promise.finally(() => asking.end());
-    const newest = answers.reduce<StoredRecord | undefined>(
-      (best, { record }) => newer(best, record),
-      undefined,
-    );
+    const newest = newestOf(answers);
     if (newest !== undefined) {
       this.mend(read.key, newest, asking.damaged);
       await this.writeBack(read, newest, answers, replicas);
     }
-    return newest;
+    return newest?.record;
   }
 
   /** Replaces damaged copies (PROTOCOL 35); the answer does not depend on it. */
-  private mend(key: Buffer, newest: StoredRecord, damaged: readonly Replica[]): void {
+  private mend(key: Buffer, { record, horizonMs }: Found, damaged: readonly Replica[]): void {
     for (const replica of damaged) {
-      replica.repair(key, newest).then(
+      replica.repair(key, record, horizonMs).then(
         () => this.options.metrics.count('repaired_records'),
         () => undefined, // The next read of the key tries again.
       );
@@ -100,11 +109,13 @@ export class QuorumReader {
   /** Brings enough replicas to the newest record; ones that were not asked stand in for ones that fail. */
   private async writeBack(
     read: QuorumRead,
-    newest: StoredRecord,
+    newest: Found,
     answers: readonly Answer[],
     replicas: readonly Replica[],
   ): Promise<void> {
-    const holders = answers.filter(({ record }) => compareVersions(versionOf(record), newest.version) >= 0);
+    const holders = answers.filter(
+      ({ record }) => compareVersions(versionOf(record), newest.record.version) >= 0,
+    );
     let missing = read.required - holders.length;
     if (missing <= 0) return;
     const { clock, scheduler, metrics } = this.options;
@@ -124,7 +135,7 @@ export class QuorumReader {
         return;
       }
       open += 1;
-      replica.repair(read.key, newest).then(
+      replica.repair(read.key, newest.record, newest.horizonMs).then(
         () => {
           open -= 1;
           missing -= 1;
@@ -195,9 +206,9 @@ class Asking {
     }
     this.open += 1;
     replica.read(this.read.key).then(
-      (record) => {
+      (found) => {
         this.open -= 1;
-        this.answers.push({ replica, record });
+        this.answers.push({ replica, ...found });
         if (this.answers.length === this.read.required) this.settled.resolve([...this.answers]);
       },
       (error: unknown) => {
@@ -222,7 +233,7 @@ function asReplica({ nodeId, remote }: RemoteReplica): Replica {
   return {
     nodeId,
     read: (key) => remote.read(key),
-    repair: (key, record) => remote.repair([{ key, record }]),
+    repair: (key, record, horizonMs) => remote.repair([{ key, record, horizonMs }]),
   };
 }
 
@@ -230,8 +241,15 @@ function versionOf(record: StoredRecord | undefined): Version {
   return record?.version ?? NO_VERSION;
 }
 
-function newer(a: StoredRecord | undefined, b: StoredRecord | undefined): StoredRecord | undefined {
-  return compareVersions(versionOf(a), versionOf(b)) >= 0 ? a : b;
+function newestOf(answers: readonly Answer[]): Found | undefined {
+  let newest: Found | undefined;
+  for (const { record, horizonMs } of answers) {
+    if (record === undefined) continue;
+    if (newest === undefined || compareVersions(record.version, newest.record.version) > 0) {
+      newest = { record, horizonMs };
+    }
+  }
+  return newest;
 }
 
 function timeUp(required: number): KvError {

@@ -3,12 +3,13 @@ import { abortReason, sleep } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import type { RecordPosition as WirePosition, RecordsChunk } from '../../proto/gen/peer.ts';
-import type { ServingMark } from '../cluster/serving-mark.ts';
+import type { Standing } from '../cluster/standing.ts';
 import type { KeyedRecord, Store } from '../storage/store.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import { mergeSources } from './merge-sources.ts';
 import type { ReplicationMetrics } from './metrics.ts';
 import { RecordSource } from './record-source.ts';
+import type { Topology } from './topology.ts';
 
 /** A peer that may be merged from: connected, with an intact store. */
 export interface SourceCandidate {
@@ -18,7 +19,8 @@ export interface SourceCandidate {
 
 export interface RebuildOptions {
   readonly store: Store;
-  readonly serving: ServingMark;
+  readonly standing: Standing;
+  readonly topology: Topology;
   readonly hybridClock: HybridClock;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
@@ -26,8 +28,6 @@ export interface RebuildOptions {
   readonly logger: Logger;
   /** Bytes of records applied, and then synced, at once. */
   readonly batchBytes: number;
-  /** Names of all other replicas. */
-  readonly others: () => readonly string[];
   /** How many sources a merge needs. */
   readonly needed: () => number;
   readonly candidates: () => readonly SourceCandidate[];
@@ -59,15 +59,21 @@ export class Rebuild {
 
   constructor(options: RebuildOptions) {
     this.options = options;
-    options.serving.onChange(() => this.wake());
+  }
+
+  private get missing(): readonly number[] {
+    const { standing, topology } = this.options;
+    return standing.begun ? topology.held.filter((partition) => !standing.isReadable(partition)) : [];
+  }
+
+  private get due(): boolean {
+    return this.missing.length > 0 || this.missed.size > 0;
   }
 
   /** What is waited for or done, for a person; undefined when there is nothing to rebuild. */
   get reason(): string | undefined {
-    const { serving } = this.options;
-    const { state } = serving;
-    if (state !== 'rebuilding' && state !== 'catching-up') return undefined;
-    const lost = state === 'rebuilding' ? 'this store lost data' : 'this store missed entries of a peer';
+    if (!this.due) return undefined;
+    const lost = this.missing.length > 0 ? 'this store lost data' : 'this store missed entries of a peer';
     if (this.running !== undefined)
       return `${lost} and merges from its peers (${this.merged} records so far)`;
     return `${lost} and ${this.waitingFor()}`;
@@ -96,9 +102,8 @@ export class Rebuild {
 
   /** Looks whether a merge is due and possible; call when peers or the own state changed. */
   wake(): void {
-    const { serving, logger } = this.options;
-    if (!this.started || this.running !== undefined) return;
-    if (serving.state !== 'rebuilding' && serving.state !== 'catching-up') return;
+    const { logger } = this.options;
+    if (!this.started || this.running !== undefined || !this.due) return;
     const sources = this.sources();
     if (sources === undefined) return;
     const controller = new AbortController();
@@ -119,9 +124,9 @@ export class Rebuild {
   /** All sources in reach, when they are enough. */
   private sources(): readonly SourceCandidate[] | undefined {
     const candidates = this.options.candidates();
-    if (candidates.length < this.options.needed()) return undefined;
+    if (this.missing.length > 0 && candidates.length < this.options.needed()) return undefined;
     const reached = new Set(candidates.map(({ peer }) => peer));
-    const members = new Set(this.options.others());
+    const members = new Set(this.options.topology.others);
     for (const peer of this.missed) if (members.has(peer) && !reached.has(peer)) return undefined;
     return candidates;
   }
@@ -129,17 +134,20 @@ export class Rebuild {
   private waitingFor(): string {
     const needed = this.options.needed();
     const reached = new Set(this.options.candidates().map(({ peer }) => peer));
-    const absent = this.options.others().filter((nodeId) => !reached.has(nodeId));
-    if (this.options.others().length < needed)
+    const absent = this.options.topology.others.filter((nodeId) => !reached.has(nodeId));
+    if (this.options.topology.others.length < needed)
       return 'no other member exists to merge from: the data is lost';
     const which = absent.length === 0 ? 'a moment' : `${absent.join(', ')} with intact stores`;
     return `needs ${needed} intact peers to merge from, has ${reached.size}, and waits for ${which}`;
   }
 
   private async merge(candidates: readonly SourceCandidate[], signal: AbortSignal): Promise<void> {
-    const { serving, logger, clock } = this.options;
+    const { standing, topology, logger, clock } = this.options;
     const begunMs = clock.monotonicMs();
-    logger.info({ sources: candidates.map(({ peer }) => peer), state: serving.state }, 'merging from peers');
+    logger.info(
+      { sources: candidates.map(({ peer }) => peer), missing: this.missing.length },
+      'merging from peers',
+    );
     const sources = candidates.map((candidate) => this.source(candidate, signal));
     try {
       await this.mergeAll(sources, signal);
@@ -149,7 +157,7 @@ export class Rebuild {
     for (const source of sources) await this.finish(source);
     if (signal.aborted) throw abortReason(signal);
     if (this.missed.size > 0) throw new Error(`${[...this.missed].join(', ')} must be merged as well`);
-    await serving.set('readable');
+    await standing.markReadable(topology.held);
     logger.info({ records: this.merged, tookMs: clock.monotonicMs() - begunMs }, 'merged; serving reads');
   }
 

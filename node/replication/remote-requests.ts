@@ -2,8 +2,17 @@ import type { Scheduler } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import { NO_VERSION } from '../../model/version.ts';
 import {
+  type DigestReply,
+  type DigestRequest,
+  type ForwardReply,
+  type ForwardRequest,
+  type LeafReply,
+  type LeafRequest,
   type ListReply,
   type ListRequest,
+  type LookupReply,
+  type LookupRequest,
+  type ReadReply,
   ReadResult_Outcome,
   type ReadResult,
 } from '../../proto/gen/peer.ts';
@@ -12,12 +21,26 @@ import type { KeyedRecord, StoredRecord } from '../storage/store.ts';
 import type { ListedPage } from './local-listing.ts';
 import type { FrameBody } from './peer-link.ts';
 
+/** A record as a replica has it, with the horizon of its partition there (PROTOCOL 24). */
+export interface RemoteRecord {
+  readonly record: StoredRecord | undefined;
+  readonly horizonMs: number;
+}
+
+/** A record for another replica, with the sender's horizon of its partition. */
+export interface RepairRecord extends KeyedRecord {
+  readonly horizonMs: number;
+}
+
+/** What a peer answers. */
+export type ReplyBody = Extract<FrameBody, { $case: `${string}Reply` }>;
+
 interface Waiting<T> {
   readonly resolve: (value: T) => void;
   readonly reject: (error: Error) => void;
 }
 
-interface WaitingRead extends Waiting<StoredRecord | undefined> {
+interface WaitingRead extends Waiting<RemoteRecord> {
   readonly key: Buffer;
 }
 
@@ -29,9 +52,7 @@ export class RemoteRequests {
   private readonly scheduler: Scheduler;
   private readonly send: (body: FrameBody) => void;
   private nextId = 1;
-  private readonly reads = new Map<number, readonly WaitingRead[]>();
-  private readonly repairs = new Map<number, Waiting<undefined>>();
-  private readonly lists = new Map<number, Waiting<ListedPage>>();
+  private readonly waiting = new Map<number, Waiting<ReplyBody>>();
   private collecting: WaitingRead[] = [];
   private ended: Error | undefined;
 
@@ -46,99 +67,143 @@ export class RemoteRequests {
    *
    * @throws KvError UNAVAILABLE when the peer is not a readable replica or the stream ends, DATA_LOSS when its record is damaged.
    */
-  read(key: Buffer): Promise<StoredRecord | undefined> {
-    return this.wait((waiting) => {
-      this.collecting.push({ key, ...waiting });
+  read(key: Buffer): Promise<RemoteRecord> {
+    if (this.ended !== undefined) return Promise.reject(this.ended);
+    return new Promise((resolve, reject) => {
+      this.collecting.push({ key, resolve, reject });
       if (this.collecting.length === 1) this.scheduler.soon(() => this.sendReads());
     });
   }
 
+  /**
+   * What the peer stores of some keys, whether or not it serves reads of them; fewer results than keys when the answer
+   * would be too large: ask again for the rest.
+   *
+   * @throws KvError UNAVAILABLE when the stream ends.
+   */
+  async fetch(keys: readonly Buffer[]): Promise<readonly ReadResult[]> {
+    const body = (id: number): FrameBody => ({ $case: 'read', value: { id, keys: [...keys], stored: true } });
+    return (await this.ask(body, readReply)).results;
+  }
+
   /** Resolves when the peer durably holds these records or newer ones. `returned`: they are entries of its own that it lost. */
-  repair(records: readonly KeyedRecord[], returned = false): Promise<void> {
-    return this.wait((waiting) => {
-      const id = this.nextId++;
-      this.repairs.set(id, waiting);
-      const wire = records.map(({ key, record }) => ({ key, record: record.bytes, horizonMs: 0 }));
-      this.send({ $case: 'repair', value: { id, records: wire, returned } });
-    });
+  async repair(records: readonly RepairRecord[], returned = false): Promise<void> {
+    const wire = records.map(({ key, record, horizonMs }) => ({ key, record: record.bytes, horizonMs }));
+    await this.ask(
+      (id) => ({ $case: 'repair', value: { id, records: wire, returned } }),
+      (reply) => (reply.$case === 'repairReply' ? reply.value : undefined),
+    );
   }
 
   /** A page of the peer's keys, tombstones included. */
-  list(request: Omit<ListRequest, 'id'>): Promise<ListedPage> {
-    return this.wait((waiting) => {
-      const id = this.nextId++;
-      this.lists.set(id, waiting);
-      this.send({ $case: 'list', value: { id, ...request } });
-    });
+  async list(request: Omit<ListRequest, 'id'>): Promise<ListedPage> {
+    const reply = await this.ask(
+      (id) => ({ $case: 'list', value: { id, ...request } }),
+      (body) => (body.$case === 'listReply' ? body.value : undefined),
+    );
+    if (reply.wrongReplica) throw this.notReadable();
+    return pageOf(reply);
+  }
+
+  forward(request: Omit<ForwardRequest, 'id'>): Promise<ForwardReply> {
+    return this.ask(
+      (id) => ({ $case: 'forward', value: { id, ...request } }),
+      (reply) => (reply.$case === 'forwardReply' ? reply.value : undefined),
+    );
+  }
+
+  digests(request: Omit<DigestRequest, 'id'>): Promise<DigestReply> {
+    return this.ask(
+      (id) => ({ $case: 'digest', value: { id, ...request } }),
+      (reply) => (reply.$case === 'digestReply' ? reply.value : undefined),
+    );
+  }
+
+  leaves(request: Omit<LeafRequest, 'id'>): Promise<LeafReply> {
+    return this.ask(
+      (id) => ({ $case: 'leaf', value: { id, ...request } }),
+      (reply) => (reply.$case === 'leafReply' ? reply.value : undefined),
+    );
+  }
+
+  lookup(request: Omit<LookupRequest, 'id'>): Promise<LookupReply> {
+    return this.ask(
+      (id) => ({ $case: 'lookup', value: { id, ...request } }),
+      (reply) => (reply.$case === 'lookupReply' ? reply.value : undefined),
+    );
   }
 
   /** Takes a reply; one that nobody waits for is ignored. */
-  onReply(body: Extract<FrameBody, { $case: 'readReply' | 'repairReply' | 'listReply' }>): void {
+  onReply(body: ReplyBody): void {
     const { id } = body.value;
-    switch (body.$case) {
-      case 'readReply':
-        this.take(this.reads, id)?.forEach((waiting, index) =>
-          this.settleRead(waiting, body.value.results[index]),
-        );
-        return;
-      case 'repairReply':
-        this.take(this.repairs, id)?.resolve(undefined);
-        return;
-      case 'listReply': {
-        const waiting = this.take(this.lists, id);
-        if (body.value.wrongReplica) waiting?.reject(this.notReadable());
-        else waiting?.resolve(pageOf(body.value));
-        return;
-      }
-    }
+    const waiting = this.waiting.get(id);
+    this.waiting.delete(id);
+    waiting?.resolve(body);
   }
 
   end(reason: string): void {
     this.ended ??= new KvError('UNAVAILABLE', `the stream to ${this.peer} ended: ${reason}`);
-    const all: Waiting<never>[] = [
-      ...[...this.reads.values()].flat(),
-      ...this.collecting.splice(0),
-      ...this.repairs.values(),
-      ...this.lists.values(),
-    ];
-    for (const map of [this.reads, this.repairs, this.lists]) map.clear();
+    const all: Waiting<never>[] = [...this.waiting.values(), ...this.collecting.splice(0)];
+    this.waiting.clear();
     for (const waiting of all) waiting.reject(this.ended);
   }
 
-  private wait<T>(begin: (waiting: Waiting<T>) => void): Promise<T> {
-    if (this.ended !== undefined) return Promise.reject(this.ended);
-    return new Promise((resolve, reject) => begin({ resolve, reject }));
-  }
-
-  private take<T>(map: Map<number, T>, id: number): T | undefined {
-    const found = map.get(id);
-    map.delete(id);
-    return found;
+  /** @throws KvError INTERNAL when the peer answers another kind of question. */
+  private async ask<T>(
+    make: (id: number) => FrameBody,
+    pick: (reply: ReplyBody) => T | undefined,
+  ): Promise<T> {
+    if (this.ended !== undefined) throw this.ended;
+    const id = this.nextId++;
+    const { promise, resolve, reject } = Promise.withResolvers<ReplyBody>();
+    this.waiting.set(id, { resolve, reject });
+    this.send(make(id));
+    const reply = await promise;
+    const picked = pick(reply);
+    if (picked === undefined) {
+      throw new KvError('INTERNAL', `${this.peer} answered request ${id} with ${reply.$case}`);
+    }
+    return picked;
   }
 
   private sendReads(): void {
     while (this.collecting.length > 0 && this.ended === undefined) {
       const batch = this.collecting.splice(0, MOST_KEYS_PER_FRAME);
-      const id = this.nextId++;
-      this.reads.set(id, batch);
-      this.send({ $case: 'read', value: { id, keys: batch.map(({ key }) => key), stored: false } });
+      const keys = batch.map(({ key }) => key);
+      this.ask((id) => ({ $case: 'read', value: { id, keys, stored: false } }), readReply).then(
+        ({ results }) => this.settleReads(batch, results),
+        (error: unknown) => batch.forEach(({ reject }) => reject(error as Error)),
+      );
     }
   }
 
+  /** An answer that would be too large for a frame is cut: the rest is asked for again. */
+  private settleReads(batch: readonly WaitingRead[], results: readonly ReadResult[]): void {
+    const answered = Math.max(1, results.length);
+    for (const [index, waiting] of batch.slice(0, answered).entries())
+      this.settleRead(waiting, results[index]);
+    this.collecting.push(...batch.slice(answered));
+    this.sendReads();
+  }
+
   private settleRead(waiting: WaitingRead, result: ReadResult | undefined): void {
-    if (result?.outcome === ReadResult_Outcome.ABSENT) {
-      waiting.resolve(undefined);
-    } else if (result?.outcome === ReadResult_Outcome.RECORD) {
-      try {
-        waiting.resolve(decodeRecord(waiting.key, result.record));
-      } catch (error) {
-        waiting.reject(error as Error);
+    try {
+      if (result?.outcome === ReadResult_Outcome.DATA_LOSS) {
+        throw new KvError('DATA_LOSS', `the record of ${this.peer} fails its checksum`);
       }
-    } else if (result?.outcome === ReadResult_Outcome.DATA_LOSS) {
-      waiting.reject(new KvError('DATA_LOSS', `the record of ${this.peer} fails its checksum`));
-    } else {
-      waiting.reject(this.notReadable());
+      waiting.resolve(this.recordOf(waiting.key, result));
+    } catch (error) {
+      waiting.reject(error as Error);
     }
+  }
+
+  private recordOf(key: Buffer, result: ReadResult | undefined): RemoteRecord {
+    if (result?.outcome === ReadResult_Outcome.ABSENT)
+      return { record: undefined, horizonMs: result.horizonMs };
+    if (result?.outcome === ReadResult_Outcome.RECORD) {
+      return { record: decodeRecord(key, result.record), horizonMs: result.horizonMs };
+    }
+    throw this.notReadable();
   }
 
   private notReadable(): KvError {
@@ -146,13 +211,18 @@ export class RemoteRequests {
   }
 }
 
+function readReply(reply: ReplyBody): ReadReply | undefined {
+  return reply.$case === 'readReply' ? reply.value : undefined;
+}
+
 function pageOf({ keys, more }: ListReply): ListedPage {
   return {
-    keys: keys.map(({ key, version, tombstone, expiresAtMs }) => ({
+    keys: keys.map(({ key, version, tombstone, expiresAtMs, record }) => ({
       key,
       version: version ?? NO_VERSION,
       tombstone,
       expiresAtMs,
+      record: record.length === 0 ? undefined : decodeRecord(key, record),
     })),
     more: more && keys.length > 0,
   };

@@ -1,18 +1,23 @@
 import { abortReason } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
-import { type ClusterMap, memberOf, replicasOf } from '../../model/cluster-map.ts';
+import type { ClusterMap } from '../../model/cluster-map.ts';
 import type { PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
 import { FatalError, type FatalKind } from '../cluster/fatal-error.ts';
 import { VolumeIdentity } from '../cluster/identity.ts';
 import { MapHolder } from '../cluster/map-holder.ts';
+import { missingPartitions, nodeState } from '../cluster/node-state.ts';
 import type { OwnPast } from '../cluster/own-past.ts';
 import { PeerMemories } from '../cluster/peer-memory.ts';
-import { ServingMark } from '../cluster/serving-mark.ts';
-import { Coordinator, type ReplicaView } from './coordinator.ts';
+import { Standing } from '../cluster/standing.ts';
+import { Coordinator } from './coordinator.ts';
 import type { KeyValueEngine, ProposeResult, Replica } from './engine.ts';
+import { Forwarded } from './forwarded.ts';
+import { Forwarder } from './forwarder.ts';
 import { HybridClock } from './hybrid-clock.ts';
 import { InFlight } from './in-flight.ts';
+import { Listings } from './listings.ts';
 import { LogFloor } from './log-floor.ts';
+import { MapDuties } from './map-duties.ts';
 import { NO_METRICS, type ReplicationMetrics } from './metrics.ts';
 import type { ReplicaOptions } from './options.ts';
 import { OwnLog } from './own-log.ts';
@@ -24,13 +29,16 @@ import { Reads } from './reads.ts';
 import { Rebuild } from './rebuild.ts';
 import { streamRecords } from './record-stream.ts';
 import { RequestHandler } from './request-handler.ts';
+import { Residue } from './residue.ts';
+import { SAFETY_RULES } from './safety-rules.ts';
 import { DEFAULT_REPLICATION_SETTINGS, type ReplicationSettings } from './settings.ts';
 import { isInSync, statusOf } from './status.ts';
+import { createTopology, standingOutside, type Topology } from './topology.ts';
 import type { PeerStream } from './transport.ts';
 
 /**
  * Starts the replication of a node over an opened store: takes its identity from the volume, raises the boot counter
- * durably, and looks for its peers. It serves as soon as its persisted mark and map allow.
+ * durably, and looks for its peers. It serves as soon as its persisted marks and map allow.
  *
  * @throws KvError FAILED_PRECONDITION when the volume belongs to another node.
  */
@@ -48,12 +56,15 @@ class RunningReplica implements Replica {
   private readonly settings: ReplicationSettings;
   private readonly metrics: ReplicationMetrics;
   private readonly identity: VolumeIdentity;
-  private readonly serving: ServingMark;
+  private readonly standing: Standing;
   private readonly maps: MapHolder;
   private readonly memories: PeerMemories;
+  private readonly topology: Topology;
   private readonly ownLog: OwnLog;
   private readonly inFlight: InFlight;
   private readonly coordinator: Coordinator;
+  private readonly duties: MapDuties;
+  private readonly residue: Residue;
   private readonly peers: Peers;
   private readonly rebuild: Rebuild;
   private readonly rejectFatal: (error: FatalError) => void;
@@ -68,91 +79,158 @@ class RunningReplica implements Replica {
     this.settings = { ...DEFAULT_REPLICATION_SETTINGS, ...options.settings };
     this.metrics = options.metrics ?? NO_METRICS;
     const { settings, metrics } = this;
+    const rules = options.rules ?? SAFETY_RULES;
     const fatal = Promise.withResolvers<never>();
     fatal.promise.catch(() => undefined);
     this.fatal = fatal.promise;
     this.rejectFatal = fatal.reject;
 
-    this.serving = new ServingMark(store, identity);
+    this.standing = new Standing(store, identity);
     this.maps = new MapHolder({
       ...options,
       identity,
       onConflict: () => metrics.count('map_conflicts'),
+      prepare: (map) => this.duties.prepare(map),
     });
     this.memories = new PeerMemories(store, () => identity.incarnation);
     this.ownLog = new OwnLog(store);
     this.inFlight = new InFlight(settings.maxInFlightBytes, metrics);
     const hybridClock = new HybridClock({ clock, store, writer: () => identity.incarnation, ...settings });
     const pending = new PendingWrites();
-    const { ownLog, serving, memories, inFlight } = this;
-    const view = this.view();
+    const { ownLog, standing, memories, inFlight } = this;
+    this.topology = createTopology({
+      nodeId: identity.nodeId,
+      partitions: store.partitions,
+      standing,
+      map: () => this.maps.current,
+      peer: (nodeId) => this.peers.session(nodeId)?.state,
+    });
+    const { topology } = this;
+    this.residue = new Residue({ store, topology, logger, acknowledged: () => this.acknowledgedByAll() });
+    this.duties = new MapDuties({
+      store,
+      identity,
+      standing,
+      residue: this.residue,
+      map: () => this.maps.current,
+      logger,
+      onRetired: (message) => this.fail('retired', message),
+    });
     this.coordinator = new Coordinator({
       store,
       ownLog,
       hybridClock,
       pending,
-      view,
+      topology,
+      writeRefusal: () => undefined,
       inFlight,
       clock,
       scheduler,
       metrics,
+      rules,
     });
+    const remote = (nodeId: string) => this.peers.session(nodeId)?.remote;
     const reads = new Reads({
       store,
-      view,
+      topology,
       clock,
       metrics,
-      quorum: new QuorumReader({ nodeId: identity.nodeId, store, clock, scheduler, metrics, ...settings }),
-      remote: (nodeId) => this.peers.session(nodeId)?.remote,
+      quorum: new QuorumReader({
+        nodeId: identity.nodeId,
+        store,
+        clock,
+        scheduler,
+        metrics,
+        ...settings,
+        horizonMs: () => 0,
+        mayApply: () => true,
+      }),
+      remote,
     });
-    this.engine = {
+    const listings = new Listings({ store, topology, clock, metrics, remote });
+    const forwarder = new Forwarder({ topology, clock, scheduler, metrics, remote });
+    const local: Pick<KeyValueEngine, 'put' | 'delete' | 'get'> = {
       put: (operation) => this.coordinator.put(operation),
       delete: (operation) => this.coordinator.delete(operation),
       get: (operation) => inFlight.run(operation.key.length, () => reads.get(operation)),
-      listKeys: (operation) => inFlight.run(operation.maxBytes, () => reads.listKeys(operation)),
+    };
+    const isLocal = ({ key }: { readonly key: Buffer }): boolean =>
+      topology.serves(topology.partitionOf(key)) || inFlight.closed;
+    this.engine = {
+      put: (operation) =>
+        isLocal(operation)
+          ? local.put(operation)
+          : inFlight.run(operation.key.length + operation.value.length, () => forwarder.put(operation)),
+      delete: (operation) =>
+        isLocal(operation)
+          ? local.delete(operation)
+          : inFlight.run(operation.key.length, () => forwarder.delete(operation)),
+      get: (operation) =>
+        isLocal(operation)
+          ? local.get(operation)
+          : inFlight.run(operation.key.length, () => forwarder.get(operation)),
+      listKeys: (operation) => inFlight.run(operation.maxBytes, () => listings.listKeys(operation)),
     };
     this.peers = new Peers({
       ...options,
       identity,
-      serving,
+      standing,
+      topology,
       memories,
       ownLog,
       hybridClock,
       pending,
       settings,
       metrics,
+      rules,
       maps: this.maps,
       floor: new LogFloor(store),
-      merging: () => !serving.readable,
+      collected: () => undefined,
+      onRequest: () => undefined,
+      horizonMs: () => 0,
+      horizonReport: () => ({ lowWaterMs: 0, label: Buffer.alloc(0), settled: Buffer.alloc(0) }),
+      onBeat: () => this.residue.wake(),
       requests: new RequestHandler({
         store,
         ownLog,
         clock: hybridClock,
-        readable: () => this.refusal === undefined,
+        topology,
+        horizonMs: () => 0,
+        mayApply: () => true,
+        forwarded: new Forwarded({ topology, local, clock }),
+        digests: () => Promise.reject(new KvError('UNIMPLEMENTED', 'not yet')),
+        leaves: () => Promise.reject(new KvError('UNIMPLEMENTED', 'not yet')),
+        lookup: ({ id }) => ({
+          id,
+          found: false,
+          version: undefined,
+          record: Buffer.alloc(0),
+          horizonMs: 0,
+          unknown: true,
+        }),
       }),
       draining: () => inFlight.closed,
       onChange: () => this.onPeersChanged(),
-      onFellOff: (peer) => this.onFellOff(peer),
       onLoss: (past, peer) => void this.onLoss(past, peer),
       onFenced: (kind, message) => this.fail(kind, message),
     });
     this.rebuild = new Rebuild({
       store,
-      serving,
+      standing,
+      topology,
       hybridClock,
       clock,
       scheduler,
       metrics,
       logger,
       batchBytes: settings.chunkBytes,
-      others: () => this.others(),
-      needed: () => rebuildSources(this.others().length + 1),
+      needed: () => rebuildSources(topology.others.length + 1),
       candidates: () => this.sourceCandidates(),
       open: (peer, after, signal) => this.pull(peer, after, signal),
       repair: async (peer, records) => {
         const session = this.peers.session(peer);
         if (session === undefined) throw new KvError('UNAVAILABLE', `${peer} is not connected`);
-        await session.remote.repair(records);
+        await session.remote.repair(records.map((record) => ({ ...record, horizonMs: 0 })));
       },
       promote: async (peer, incarnation, head) => {
         const session = this.peers.session(peer);
@@ -161,8 +239,11 @@ class RunningReplica implements Replica {
         return true;
       },
     });
-    serving.onChange(() => this.onServingChanged());
-    this.maps.onAdopted((map) => void this.settleInto(map));
+    standing.onChange(() => this.onStandingChanged());
+    this.maps.onAdopted((map) => {
+      this.coordinator.onMapAdopted();
+      void this.settleInto(map);
+    });
   }
 
   async start(): Promise<void> {
@@ -171,13 +252,13 @@ class RunningReplica implements Replica {
       this.fail('store-failed', `the store failed: ${messageOf(error)}`, error),
     );
     if (this.maps.current !== undefined) await this.settleInto(this.maps.current);
-    this.metrics.gauge('readable', this.serving.readable ? 1 : 0);
+    this.metrics.gauge('readable', this.notReadyReason === undefined ? 1 : 0);
     logger.info(
       {
         node: this.nodeId,
         incarnation: this.identity.incarnation,
         boot: this.identity.bootCounter,
-        state: this.serving.state,
+        state: nodeState(this.map, this.nodeId, this.standing),
         epoch: this.map?.epoch,
       },
       'replica started',
@@ -200,25 +281,33 @@ class RunningReplica implements Replica {
 
   status(): ReturnType<Replica['status']> {
     const { namespace, name, store, clock } = this.options;
-    const { identity, serving, peers, map } = this;
-    const draining = this.inFlight.closed;
+    const { identity, standing, topology, peers, map } = this;
     return statusOf({
       namespace,
       name,
       store,
       identity,
-      serving,
+      standing,
+      topology,
       peers,
       map,
-      draining,
+      draining: this.inFlight.closed,
       wallMs: clock.wallMs(),
+      reports: {
+        settledEpoch: 0,
+        residualPartitions: this.residue.size,
+        horizonMs: 0,
+        collectionFrozenReason: '',
+        equalPartitions: 0,
+        writeRefusal: '',
+      },
     });
   }
 
   async proposeMap(map: ClusterMap): Promise<ProposeResult> {
     const adoption = await this.maps.adopt(map);
     const accepted = adoption.kind === 'adopted' || adoption.kind === 'same';
-    if (accepted) await this.found(map);
+    if (accepted) await this.duties.found(map);
     return {
       accepted,
       epoch: this.map?.epoch ?? 0,
@@ -270,44 +359,34 @@ class RunningReplica implements Replica {
     await this.inFlight.idle();
   }
 
-  /** Why this node serves no reads and coordinates nothing; undefined when it does (PROTOCOL 20, 34). */
+  /** Why this node is not ready; undefined when it serves all that the map reads from it (PROTOCOL 34). */
   private get refusal(): string | undefined {
-    const { map, nodeId, serving } = this;
-    if (map === undefined) return `${nodeId} has no cluster map yet`;
-    if (memberOf(map, nodeId) === undefined) return `the map of epoch ${map.epoch} does not list ${nodeId}`;
-    if (serving.readable) return undefined;
-    return this.rebuild.reason ?? `${nodeId} has no data yet`;
+    const { map, nodeId, standing } = this;
+    const outside = standingOutside(map, nodeId);
+    if (outside !== undefined || map === undefined) return outside;
+    if (!standing.begun) return `${nodeId} has no data yet`;
+    const missing = missingPartitions(map, nodeId, standing).length;
+    if (missing === 0) return undefined;
+    return this.rebuild.reason ?? `${missing} partitions of ${nodeId} are not readable yet`;
   }
 
-  private view(): ReplicaView {
-    const refusal = (): string | undefined => this.refusal;
-    return {
-      get refusal() {
-        return refusal();
-      },
-      othersOf: (partition) => {
-        const { map, nodeId } = this;
-        if (map === undefined) return [];
-        return replicasOf(map, partition).flatMap((member) =>
-          member.nodeId === nodeId ? [] : member.nodeId,
-        );
-      },
-      isWritable: (nodeId) => this.peers.session(nodeId)?.state.accepting === true,
-      isReadable: (nodeId) => this.peers.session(nodeId)?.state.state === 'readable',
-    };
-  }
-
-  private others(): readonly string[] {
-    const members = this.map?.members ?? [];
-    return members.flatMap(({ nodeId }) => (nodeId === this.nodeId ? [] : nodeId));
+  private acknowledgedByAll(): number {
+    const members = this.map?.members.filter(
+      ({ nodeId, state }) => nodeId !== this.nodeId && state !== 'down',
+    );
+    return Math.min(
+      this.options.store.head,
+      ...(members ?? []).map(({ nodeId }) => this.memories.get(nodeId)?.acknowledged ?? 0),
+    );
   }
 
   private sourceCandidates(): readonly { peer: string; incarnation: number }[] {
-    return this.others().flatMap((nodeId) => {
+    return this.topology.others.flatMap((nodeId) => {
       const session = this.peers.session(nodeId);
-      const intact = session?.state.state === 'readable' || session?.state.state === 'catching-up';
       // A merge must not begin before the stream that brings what is written during it.
-      return session?.mutual === true && intact ? [{ peer: nodeId, incarnation: session.incarnation }] : [];
+      return session?.mutual === true && session.state.state === 'readable'
+        ? [{ peer: nodeId, incarnation: session.incarnation }]
+        : [];
     });
   }
 
@@ -329,9 +408,9 @@ class RunningReplica implements Replica {
     return this.options.transport.pullRecords(address, { header, after, partitions: [] }, signal);
   }
 
-  /** Peers may merge from any intact store; backups and snapshots take what clients may read. */
+  /** Backups and snapshots take what clients may read; peers judge for themselves what they are given. */
   private admitStream({ header }: PullRecordsRequest): void {
-    const { identity, serving } = this;
+    const { identity } = this;
     if (header === undefined) {
       if (this.refusal !== undefined) throw new KvError('UNAVAILABLE', this.refusal);
       return;
@@ -342,57 +421,31 @@ class RunningReplica implements Replica {
     if (header.clusterId !== identity.clusterId) {
       throw new KvError('FAILED_PRECONDITION', `this node belongs to cluster ${identity.clusterId}`);
     }
-    if (!serving.intact) throw new KvError('UNAVAILABLE', this.refusal ?? 'this store is not intact');
   }
 
-  /** What a map means for this node's own standing. */
   private async settleInto(map: ClusterMap): Promise<void> {
-    const { identity, serving, metrics } = this;
-    metrics.gauge('map_epoch', map.epoch);
-    const retired = map.retired.some(
-      ({ nodeId, incarnation }) => nodeId === identity.nodeId && incarnation === identity.incarnation,
-    );
-    if (retired) {
-      this.fail(
-        'retired',
-        `the cluster map retired incarnation ${identity.incarnation} of ${identity.nodeId}`,
-      );
-      return;
-    }
-    // Only the first map of a cluster finds every volume blank; later a blank one has lost its data (OPERATOR 5).
-    if (map.initialised && serving.state === 'blank' && memberOf(map, identity.nodeId) !== undefined) {
-      await this.mark('rebuilding');
-    }
-  }
-
-  /**
-   * A blank volume begins as readable only when the map's writer itself brings a map that is not initialised: from a peer
-   * such a map may be left over from the first start, and this volume may have lost what was acknowledged since.
-   */
-  private async found(map: ClusterMap): Promise<void> {
-    const founding = !map.initialised && memberOf(map, this.nodeId) !== undefined;
-    if (founding && this.serving.state === 'blank') await this.serving.set('readable');
+    this.metrics.gauge('map_epoch', map.epoch);
+    await this.duties.settleInto(map);
+    this.rebuild.wake();
   }
 
   private onPeersChanged(): void {
+    for (const session of this.peers.sessions) if (session.hasGap) this.rebuild.require(session.peer);
     this.rebuild.wake();
     this.metrics.gauge('in_sync', isInSync(this.map, this.nodeId, this.peers) ? 1 : 0);
   }
 
-  private onServingChanged(): void {
-    this.options.logger.info({ state: this.serving.state }, 'serving state changed');
-    this.metrics.gauge('readable', this.serving.readable ? 1 : 0);
+  private onStandingChanged(): void {
+    this.options.logger.info(
+      { state: nodeState(this.map, this.nodeId, this.standing), readable: this.standing.readable.size },
+      'standing changed',
+    );
+    this.metrics.gauge('readable', this.refusal === undefined ? 1 : 0);
     this.peers.announce();
+    this.rebuild.wake();
   }
 
-  private onFellOff(peer: string): void {
-    this.rebuild.require(peer);
-    if (this.serving.state !== 'readable') return;
-    this.options.logger.warn({ peer }, 'the log of a peer no longer reaches back to the cursor here');
-    void this.mark('catching-up');
-  }
-
-  /** Takes a new incarnation, under which nothing is acknowledged yet, and merges before it serves again. */
+  /** Takes a new incarnation, under which nothing is acknowledged yet. */
   private onLoss(past: Exclude<OwnPast, 'intact' | 'tail-lost'>, peer: string): Promise<void> {
     this.losing ??= this.renew(past, peer).finally(() => {
       this.losing = undefined;
@@ -404,14 +457,14 @@ class RunningReplica implements Replica {
     const { logger } = this.options;
     logger.error(
       { peer, past },
-      'this volume has lost what it acknowledged; it goes on as a new incarnation',
+      'this volume has lost what it acknowledged or sent; it goes on as a new incarnation',
     );
-    // Not intact as well: a store that is already rebuilding does not become better by losing more.
-    const state =
-      past === 'rolled-back' || this.serving.state === 'rebuilding' ? 'rebuilding' : 'catching-up';
-    await this.mark(state);
     try {
+      // What it sent and lost is gone, but everything it acknowledged is here: it goes on serving.
+      if (past === 'rolled-back') await this.standing.loseAll();
+      const readable = [...this.standing.readable];
       await this.identity.renew();
+      await this.standing.renew(readable);
       this.memories.forgetAcknowledgements();
     } catch (error) {
       logger.error({ error: messageOf(error) }, 'the new incarnation could not be written');
@@ -420,15 +473,6 @@ class RunningReplica implements Replica {
     this.coordinator.abandon('this node lost data and goes on as a new incarnation');
     this.peers.reset('a new incarnation');
     this.rebuild.restart('a new incarnation');
-    await this.mark(state);
-  }
-
-  private async mark(state: Parameters<ServingMark['set']>[0]): Promise<void> {
-    try {
-      await this.serving.set(state);
-    } catch (error) {
-      this.options.logger.error({ error: messageOf(error) }, 'the serving state could not be written');
-    }
   }
 
   private fail(kind: FatalKind, message: string, cause?: unknown): void {

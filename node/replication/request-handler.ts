@@ -1,28 +1,52 @@
 import { KvError } from '../../common/errors.ts';
 import {
+  type DigestReply,
+  type DigestRequest,
+  type LeafReply,
+  type LeafRequest,
+  type LookupReply,
+  type LookupRequest,
+  type ListReply,
+  type ListRequest,
   type ReadRequest,
-  ReadResult_Outcome,
   type ReadResult,
+  ReadResult_Outcome,
   type RepairRequest,
 } from '../../proto/gen/peer.ts';
+import { PartitionSet } from '../cluster/partition-set.ts';
 import { decodeRecord } from '../storage/record.ts';
 import type { Mutation, Store } from '../storage/store.ts';
+import type { Forwarded } from './forwarded.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import { listLocal } from './local-listing.ts';
 import type { OwnLog } from './own-log.ts';
 import type { FrameBody } from './peer-link.ts';
+import type { Topology } from './topology.ts';
 
 export interface RequestHandlerOptions {
   readonly store: Store;
   readonly ownLog: OwnLog;
   readonly clock: HybridClock;
-  /** Whether this node serves reads. */
-  readonly readable: () => boolean;
+  readonly topology: Pick<Topology, 'partitionOf' | 'holds' | 'serves'>;
+  /** This node's horizon of a partition, for peers to judge its records by (PROTOCOL 24). */
+  readonly horizonMs: (partition: number) => number;
+  /** Whether a record from outside the live log may be applied here, by the sender's horizon. */
+  readonly mayApply: (key: Buffer, mutation: Mutation, senderHorizonMs: number) => boolean;
+  readonly forwarded: Pick<Forwarded, 'answer'>;
+  readonly digests: (request: DigestRequest) => Promise<DigestReply>;
+  readonly leaves: (request: LeafRequest) => Promise<LeafReply>;
+  readonly lookup: (request: LookupRequest) => LookupReply;
 }
 
-type Request = Extract<FrameBody, { $case: 'read' | 'repair' | 'list' }>;
+/** What a peer asks. */
+export type RequestBody = Extract<
+  FrameBody,
+  { $case: 'read' | 'repair' | 'list' | 'forward' | 'digest' | 'leaf' | 'lookup' }
+>;
 
 const NOTHING = Buffer.alloc(0);
+/** Records in one reply, beyond the first. */
+const MOST_REPLY_BYTES = 1024 * 1024;
 
 /** Answers a peer's questions from this node's synced state. */
 export class RequestHandler {
@@ -37,7 +61,8 @@ export class RequestHandler {
    *
    * @throws KvError when the request is malformed or the store fails; the stream must then end.
    */
-  async answer(request: Request): Promise<FrameBody> {
+  async answer(request: RequestBody): Promise<FrameBody> {
+    const { forwarded, digests, leaves, lookup } = this.options;
     switch (request.$case) {
       case 'read':
         return { $case: 'readReply', value: { id: request.value.id, results: this.read(request.value) } };
@@ -45,57 +70,79 @@ export class RequestHandler {
         await this.repair(request.value);
         return { $case: 'repairReply', value: { id: request.value.id } };
       case 'list':
-        return this.list(request.value);
+        return { $case: 'listReply', value: await this.list(request.value) };
+      case 'forward':
+        return { $case: 'forwardReply', value: await forwarded.answer(request.value) };
+      case 'digest':
+        return { $case: 'digestReply', value: await digests(request.value) };
+      case 'leaf':
+        return { $case: 'leafReply', value: await leaves(request.value) };
+      case 'lookup':
+        return { $case: 'lookupReply', value: lookup(request.value) };
     }
   }
 
-  private read({ keys }: ReadRequest): ReadResult[] {
-    const { store, readable } = this.options;
+  /** Fewer results than keys when they would be too much for a frame: the asker asks again for the rest. */
+  private read({ keys, stored }: ReadRequest): ReadResult[] {
+    const results: ReadResult[] = [];
+    let bytes = 0;
+    for (const key of keys) {
+      const result = this.readOne(key, stored);
+      bytes += result.record.length;
+      if (results.length > 0 && bytes > MOST_REPLY_BYTES) break;
+      results.push(result);
+    }
+    return results;
+  }
+
+  private readOne(key: Buffer, stored: boolean): ReadResult {
+    const { store, topology, horizonMs } = this.options;
+    const partition = topology.partitionOf(key);
     // Never "absent" from a replica that may have lost the key (PROTOCOL 20).
-    if (!readable())
-      return keys.map(() => ({ outcome: ReadResult_Outcome.WRONG_REPLICA, record: NOTHING, horizonMs: 0 }));
-    return keys.map((key) => {
-      try {
-        const record = store.get(key);
-        return record === undefined
-          ? { outcome: ReadResult_Outcome.ABSENT, record: NOTHING, horizonMs: 0 }
-          : { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs: 0 };
-      } catch (error) {
-        if (!isDataLoss(error)) throw error;
-        return { outcome: ReadResult_Outcome.DATA_LOSS, record: NOTHING, horizonMs: 0 };
-      }
-    });
+    const allowed = stored ? topology.holds(partition) : topology.serves(partition);
+    if (!allowed) return { outcome: ReadResult_Outcome.WRONG_REPLICA, record: NOTHING, horizonMs: 0 };
+    const horizon = horizonMs(partition);
+    try {
+      const record = store.get(key);
+      return record === undefined
+        ? { outcome: ReadResult_Outcome.ABSENT, record: NOTHING, horizonMs: horizon }
+        : { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs: horizon };
+    } catch (error) {
+      if (!isDataLoss(error)) throw error;
+      return { outcome: ReadResult_Outcome.DATA_LOSS, record: NOTHING, horizonMs: horizon };
+    }
   }
 
   private async repair({ records, returned }: RepairRequest): Promise<void> {
-    const { store, ownLog, clock } = this.options;
-    const mutations = records.map(({ key, record }): Mutation => {
+    const { store, ownLog, clock, topology, mayApply } = this.options;
+    const mutations = records.flatMap(({ key, record, horizonMs }): Mutation[] => {
       const decoded = decodeRecord(key, record);
       clock.observe(decoded.version);
-      return { key, record: decoded, own: returned };
+      const mutation = { key, record: decoded, own: returned };
+      const wanted = topology.holds(topology.partitionOf(key)) && mayApply(key, mutation, horizonMs);
+      return wanted ? [mutation] : [];
     });
     await (returned ? ownLog.append(mutations) : store.apply(mutations)).durable;
   }
 
-  private async list(request: Extract<Request, { $case: 'list' }>['value']): Promise<FrameBody> {
-    const { store, readable } = this.options;
-    const { id, prefix, startAfter, limit, maxBytes } = request;
+  private async list(request: ListRequest): Promise<ListReply> {
+    const { store, topology } = this.options;
+    const { id, prefix, startAfter, limit, maxBytes, withRecords } = request;
     const after = startAfter.length === 0 ? undefined : startAfter;
-    const page = readable()
-      ? await listLocal(store, { prefix, after, limit: Math.max(1, limit), maxBytes })
-      : undefined;
+    const partitions = [...PartitionSet.fromBytes(request.partitions, store.partitions)];
+    const serves = (): boolean => partitions.every((partition) => topology.serves(partition));
+    const bounds = { prefix, after, limit: Math.max(1, limit), maxBytes, partitions, withRecords };
+    const page = serves() ? await listLocal(store, bounds) : undefined;
     // Asked again: the node may have lost its standing while it scanned.
-    if (page === undefined || !readable()) {
-      return { $case: 'listReply', value: { id, wrongReplica: true, keys: [], more: false } };
-    }
-    const keys = page.keys.map(({ key, version, tombstone, expiresAtMs }) => ({
+    if (page === undefined || !serves()) return { id, wrongReplica: true, keys: [], more: false };
+    const keys = page.keys.map(({ key, version, tombstone, expiresAtMs, record }) => ({
       key,
       version,
       tombstone,
       expiresAtMs,
-      record: NOTHING,
+      record: record?.bytes ?? NOTHING,
     }));
-    return { $case: 'listReply', value: { id, wrongReplica: false, keys, more: page.more } };
+    return { id, wrongReplica: false, keys, more: page.more };
   }
 }
 

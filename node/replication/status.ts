@@ -2,17 +2,33 @@ import type { ClusterMap } from '../../model/cluster-map.ts';
 import type { PeerStatus } from '../../proto/gen/admin.ts';
 import { StoreState } from '../../proto/gen/peer.ts';
 import type { VolumeIdentity } from '../cluster/identity.ts';
-import { type ServingMark, stateToProto } from '../cluster/serving-mark.ts';
+import { nodeState, nodeStateToProto } from '../cluster/node-state.ts';
+import type { Standing } from '../cluster/standing.ts';
+import type { Topology } from './topology.ts';
 import type { Store } from '../storage/store.ts';
 import type { Replica } from './engine.ts';
 import type { Peers } from './peers.ts';
+
+/** What the parts that own it add to the status. */
+export type StatusReports = Pick<
+  ReturnType<Replica['status']>,
+  | 'settledEpoch'
+  | 'residualPartitions'
+  | 'horizonMs'
+  | 'collectionFrozenReason'
+  | 'equalPartitions'
+  | 'writeRefusal'
+>;
 
 export interface StatusSources {
   readonly namespace: string;
   readonly name: string;
   readonly store: Store;
   readonly identity: VolumeIdentity;
-  readonly serving: ServingMark;
+  readonly standing: Standing;
+  readonly topology: Topology;
+  /** What other parts report of themselves. */
+  readonly reports: StatusReports;
   readonly peers: Peers;
   readonly map: ClusterMap | undefined;
   readonly draining: boolean;
@@ -21,7 +37,8 @@ export interface StatusSources {
 
 /** Everything a replica reports of itself and of its peers as it sees them. */
 export function statusOf(sources: StatusSources): ReturnType<Replica['status']> {
-  const { store, identity, serving, map } = sources;
+  const { store, identity, standing, topology, map } = sources;
+  const filling = topology.held.filter((partition) => !standing.isReadable(partition)).length;
   const { records, stateBytes, logBytes } = store.statistics();
   return {
     nodeId: identity.nodeId,
@@ -38,25 +55,20 @@ export function statusOf(sources: StatusSources): ReturnType<Replica['status']> 
           },
     epoch: map?.epoch ?? 0,
     mapHash: map?.hash ?? '',
-    state: stateToProto(serving.state),
+    state: nodeStateToProto(nodeState(map, identity.nodeId, standing)),
     inSync: isInSync(map, identity.nodeId, sources.peers),
     peers: othersIn(map, identity.nodeId).map((nodeId) => peerStatus(nodeId, sources)),
     partitions: store.partitions,
-    readablePartitions: serving.readable ? store.partitions : 0,
+    readablePartitions: topology.held.length - filling,
     records,
     stateBytes,
     logBytes,
     wallMs: sources.wallMs,
     draining: sources.draining,
-    settledEpoch: 0,
-    residualPartitions: 0,
-    horizonMs: 0,
-    collectionFrozenReason: '',
-    equalPartitions: 0,
     usedBytes: 0,
     quotaBytes: 0,
-    writeRefusal: '',
-    fillingPartitions: 0,
+    fillingPartitions: filling,
+    ...sources.reports,
   };
 }
 
@@ -90,7 +102,7 @@ function peerStatus(nodeId: string, { peers, store }: StatusSources): PeerStatus
   return {
     nodeId,
     connected: true,
-    state: state === undefined ? StoreState.STORE_STATE_UNSPECIFIED : stateToProto(state),
+    state: state === undefined ? StoreState.STORE_STATE_UNSPECIFIED : nodeStateToProto(state),
     behind: Math.max(0, head - session.cursor),
     ahead: Math.max(0, store.head - session.acknowledged),
     clockOffsetMs: Math.round(clockOffsetMs),

@@ -1,17 +1,21 @@
 import type { Timer } from '../../common/clock.ts';
 import type { MapHolder } from '../cluster/map-holder.ts';
-import { type ServingMark, stateToProto } from '../cluster/serving-mark.ts';
+import { nodeState, nodeStateToProto } from '../cluster/node-state.ts';
+import type { Standing } from '../cluster/standing.ts';
+import type { Heartbeat } from '../../proto/gen/peer.ts';
 import type { PeerSession, SessionOptions } from './peer-session.ts';
 
 export interface UpkeepOptions extends SessionOptions {
   readonly maps: MapHolder;
-  readonly serving: ServingMark;
+  readonly standing: Standing;
+  /** What the heartbeat says of horizons. */
+  readonly horizonReport: () => Pick<Heartbeat, 'lowWaterMs' | 'label' | 'settled'>;
+  /** Anything else that is to be done at every beat. */
+  readonly onBeat: () => void;
   readonly draining: () => boolean;
   /** Running sessions, by name of the peer. */
   readonly sessions: () => readonly PeerSession[];
 }
-
-const NOTHING = Buffer.alloc(0);
 
 /**
  * What is done for all sessions again and again: heartbeats, noticing silence, making durable what is remembered of
@@ -43,20 +47,19 @@ export class Upkeep {
   }
 
   sendHeartbeat(session: PeerSession): void {
-    const { serving, store, clock, draining, ownLog, sessions } = this.options;
+    const { standing, maps, identity, store, clock, draining, ownLog, sessions, horizonReport } =
+      this.options;
     session.link.send({
       $case: 'heartbeat',
       value: {
-        state: stateToProto(serving.state),
+        state: nodeStateToProto(nodeState(maps.current, identity.nodeId, standing)),
         head: store.head,
         wallMs: clock.wallMs(),
         accepting: !draining(),
         connected: sessions().map(({ peer }) => peer),
         durableHead: ownLog.durableHead,
-        lowWaterMs: 0,
-        label: NOTHING,
-        settled: NOTHING,
-        readable: NOTHING,
+        readable: standing.readable.toBytes(),
+        ...horizonReport(),
       },
     });
   }
@@ -81,6 +84,7 @@ export class Upkeep {
     if (this.stopped) return;
     const { scheduler, settings, clock, logger, sessions } = this.options;
     const now = clock.monotonicMs();
+    this.options.onBeat();
     for (const session of sessions()) {
       if (now - session.link.heardAtMs > settings.failureDetectionMs) {
         session.link.close(new Error(`nothing heard for ${settings.failureDetectionMs} ms`));

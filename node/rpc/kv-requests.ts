@@ -1,12 +1,6 @@
 import { KvError } from '../../common/errors.ts';
 import { MAX_COUNTER, MAX_WALL_MS, type Version } from '../../model/version.ts';
-import {
-  Consistency as WireConsistency,
-  type Condition,
-  type RequestId,
-  type Version as WireVersion,
-} from '../../proto/gen/kvstore.ts';
-import type { Consistency } from '../replication/engine.ts';
+import type { Condition, RequestId, Version as WireVersion } from '../../proto/gen/kvstore.ts';
 
 /** Longest key, bytes. */
 export const MAX_KEY_BYTES = 1024;
@@ -52,22 +46,6 @@ export function checkTtl(ttlMs: number | undefined): void {
   }
 }
 
-const CONSISTENCIES = new Map<WireConsistency, Consistency>([
-  [WireConsistency.CONSISTENCY_UNSPECIFIED, 'QUORUM'],
-  [WireConsistency.ONE, 'ONE'],
-  [WireConsistency.QUORUM, 'QUORUM'],
-  [WireConsistency.ALL, 'ALL'],
-]);
-
-/** @throws KvError INVALID_ARGUMENT for a number that names none. */
-export function consistencyOf(wire: WireConsistency): Consistency {
-  const consistency = CONSISTENCIES.get(wire);
-  if (consistency === undefined) {
-    throw invalid(`consistency ${wire} is unknown: give ONE (1), QUORUM (2, the default) or ALL (3)`);
-  }
-  return consistency;
-}
-
 /** @throws KvError UNIMPLEMENTED when there is a condition: ignoring it would be worse than refusing. */
 export function refuseCondition(condition: Condition | undefined): void {
   if (condition !== undefined) throw unsupportedCondition();
@@ -83,8 +61,13 @@ export function unsupportedCondition(): KvError {
 
 /** @throws KvError INVALID_ARGUMENT when the id cannot have been made by a client of this protocol. */
 export function checkRequestId(id: RequestId | undefined): void {
-  if (id !== undefined && id.clientId.length !== CLIENT_ID_BYTES) {
+  if (id === undefined) return;
+  if (id.clientId.length !== CLIENT_ID_BYTES) {
     throw invalid(`request_id.client_id has ${id.clientId.length} bytes: give ${CLIENT_ID_BYTES}`);
+  }
+  // The log keeps 48 bits of it (node/storage/entry.ts).
+  if (id.clientStartMs > MAX_WALL_MS) {
+    throw invalid('request_id.client_start_ms is no time: give milliseconds since 1970');
   }
 }
 

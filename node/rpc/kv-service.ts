@@ -12,6 +12,7 @@ import {
   type PutResponse,
 } from '../../proto/gen/kvstore.ts';
 import type { SnapshotResult } from '../backup/snapshots.ts';
+import { consistencyOf } from '../replication/consistency.ts';
 import type { OperationOptions, Replica } from '../replication/engine.ts';
 import type { ServiceDefinition, UntypedServiceImplementation } from './grpc.ts';
 import { tolerantMethod, unaryHandler, type CallContext, type HandlerOptions } from './handlers.ts';
@@ -21,7 +22,6 @@ import {
   checkRequestId,
   checkTtl,
   checkValue,
-  consistencyOf,
   refuseCondition,
   unsupportedCondition,
 } from './kv-requests.ts';

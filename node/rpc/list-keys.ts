@@ -2,7 +2,8 @@ import { KvError } from '../../common/errors.ts';
 import type { ListKeysRequest, ListKeysResponse } from '../../proto/gen/kvstore.ts';
 import type { KeyValueEngine } from '../replication/engine.ts';
 import type { CallContext } from './handlers.ts';
-import { checkKeyLength, checkPageSize, consistencyOf, MAX_PAGE_SIZE } from './kv-requests.ts';
+import { consistencyOf } from '../replication/consistency.ts';
+import { checkKeyLength, checkPageSize, MAX_PAGE_SIZE } from './kv-requests.ts';
 import { decodePageToken, encodePageToken } from './page-token.ts';
 
 /** Most bytes of keys in one answer: below the 4 MiB that clients of gRPC accept, framing included. */

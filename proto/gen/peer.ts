@@ -44,11 +44,9 @@ export const StoreState = {
   STORE_STATE_UNSPECIFIED: 0,
   /** BLANK - Has no data and no map. */
   BLANK: 1,
-  /** READABLE - Holds everything it ever acknowledged and serves reads. */
+  /** READABLE - Serves reads of every partition that the map reads from it. */
   READABLE: 2,
-  /** CATCHING_UP - Holds everything it ever acknowledged but fell off a peer's log; serves no read until it has merged. */
-  CATCHING_UP: 3,
-  /** REBUILDING - Lost what it acknowledged (new or rolled-back volume); serves no read until rebuilt. */
+  /** REBUILDING - Has yet to get, or to get back, partitions that the map reads from it. */
   REBUILDING: 4,
   UNRECOGNIZED: -1,
 } as const;
@@ -59,7 +57,6 @@ export namespace StoreState {
   export type STORE_STATE_UNSPECIFIED = typeof StoreState.STORE_STATE_UNSPECIFIED;
   export type BLANK = typeof StoreState.BLANK;
   export type READABLE = typeof StoreState.READABLE;
-  export type CATCHING_UP = typeof StoreState.CATCHING_UP;
   export type REBUILDING = typeof StoreState.REBUILDING;
   export type UNRECOGNIZED = typeof StoreState.UNRECOGNIZED;
 }
@@ -135,6 +132,8 @@ export interface Hello {
   ackedIncarnation: number;
   /** Boot counter of the sender's last start after an unclean end; 0: never. */
   uncleanBoot: number;
+  /** A bit for each partition that the sender would serve reads of, as in Heartbeat. */
+  readable: Buffer;
 }
 
 export interface Cursor {
@@ -887,6 +886,7 @@ function createBaseHello(): Hello {
     recoveredHead: 0,
     ackedIncarnation: 0,
     uncleanBoot: 0,
+    readable: Buffer.alloc(0),
   };
 }
 
@@ -948,6 +948,9 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.uncleanBoot !== 0) {
       writer.uint32(152).uint64(message.uncleanBoot);
+    }
+    if (message.readable.length !== 0) {
+      writer.uint32(162).bytes(message.readable);
     }
     return writer;
   },
@@ -1115,6 +1118,14 @@ export const Hello: MessageFns<Hello> = {
             }
 
             message.uncleanBoot = longToNumber(reader.uint64());
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.readable = Buffer.from(reader.bytes());
             continue;
           }
         }

@@ -120,6 +120,7 @@ describe('a Hello', () => {
     logBase: 0,
     recoveredHead: 0,
     uncleanBoot: 0,
+    readable: Buffer.alloc(0),
   };
   const memory = {
     incarnation: 7,

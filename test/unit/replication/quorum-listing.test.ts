@@ -16,6 +16,7 @@ function pageOf(holding: Holding, after: Buffer | undefined, limit: number): Lis
       version: { wallMs, counter: 0, writer: 1 },
       tombstone,
       expiresAtMs: undefined,
+      record: undefined,
     }))
     .filter(({ key }) => after === undefined || Buffer.compare(key, after) > 0)
     .sort((a, b) => Buffer.compare(a.key, b.key));

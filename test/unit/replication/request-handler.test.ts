@@ -4,7 +4,12 @@ import { HybridClock } from '../../../node/replication/hybrid-clock.ts';
 import { OwnLog } from '../../../node/replication/own-log.ts';
 import { RequestHandler } from '../../../node/replication/request-handler.ts';
 import { liveRecord } from '../../../node/storage/record.ts';
-import { ReplicaCluster } from '../../support/replica-cluster.ts';
+import { PARTITIONS, ReplicaCluster } from '../../support/replica-cluster.ts';
+import { PartitionSet } from '../../../node/cluster/partition-set.ts';
+
+const never = (): never => {
+  throw new Error('nobody asks for this here');
+};
 
 describe('what a replica answers to its peers', () => {
   let cluster: ReplicaCluster;
@@ -28,7 +33,17 @@ describe('what a replica answers to its peers', () => {
         skewBoundMs: 2000,
         ceilingStepMs: 500,
       }),
-      readable: () => readable,
+      topology: {
+        partitionOf: () => 0,
+        holds: () => true,
+        serves: () => readable,
+      },
+      horizonMs: () => 0,
+      mayApply: () => true,
+      forwarded: { answer: never },
+      digests: never,
+      leaves: never,
+      lookup: never,
     });
   });
 
@@ -63,7 +78,7 @@ describe('what a replica answers to its peers', () => {
       startAfter: nothing,
       limit: 10,
       maxBytes: 1000,
-      partitions: nothing,
+      partitions: PartitionSet.of([0], PARTITIONS).toBytes(),
       withRecords: false,
     };
     const reply = await cluster.time.run(handler.answer({ $case: 'list', value: list }));
