@@ -1,13 +1,24 @@
 import { messageOf } from '../../common/errors.ts';
 import type { Scheduler, Timer } from '../../common/clock.ts';
+import { countLeaves } from './count-leaves.ts';
+import type { Digests, StoredLeaves } from './digests.ts';
 import type { StoreLimits } from './limits.ts';
 import type { Layer, Overlay, OverlayRecord } from './overlay.ts';
 import type { IndexedState, StateRecord } from './state.ts';
 import type { CeilingValues } from './entry.ts';
-import { APPLIED_NAME, encodeApplied, encodeCursor, sealMeta, userName } from './state-meta.ts';
+import {
+  APPLIED_NAME,
+  digestName,
+  encodeApplied,
+  encodeCursor,
+  encodeDigest,
+  sealMeta,
+  userName,
+} from './state-meta.ts';
 
 export interface CheckpointerOptions {
   readonly overlay: Overlay;
+  readonly digests: Digests;
   readonly state: IndexedState;
   readonly scheduler: Scheduler;
   readonly limits: Pick<StoreLimits, 'checkpointMs' | 'checkpointRecords' | 'commitTimeoutMs'>;
@@ -33,8 +44,8 @@ export class Checkpointer {
   private timeIsUp = false;
   private running = false;
   private stopped = false;
-  private flushThrough = 0;
-  private readonly waiters: { through: number; resolve: () => void; reject: (error: Error) => void }[] = [];
+  /** In the order of their layers. */
+  private readonly waiters: { layer: Layer; resolve: () => void; reject: (error: Error) => void }[] = [];
 
   constructor(options: CheckpointerOptions) {
     this.options = options;
@@ -44,13 +55,13 @@ export class Checkpointer {
   /** Something was added to the overlay. */
   wake(): void {
     if (this.running || this.stopped) return;
-    const { overlay, scheduler, limits } = this.options;
-    if (overlay.oldest === undefined) return;
-    if (this.isDue()) {
+    const { overlay, digests, scheduler, limits } = this.options;
+    if (this.dueLayer !== undefined || digests.toRecount !== undefined) {
       this.running = true;
       void this.run();
       return;
     }
+    if (overlay.oldest === undefined) return;
     this.timer ??= scheduler.after(limits.checkpointMs, () => {
       this.timer = undefined;
       this.timeIsUp = true;
@@ -58,12 +69,12 @@ export class Checkpointer {
     });
   }
 
-  /** Resolves when everything synced up to `through` is in the state. */
-  flush(through: number): Promise<void> {
-    if (through <= this.appliedThrough) return Promise.resolve();
+  /** Resolves when everything that is synced now is in the state. */
+  flush(): Promise<void> {
+    const layer = this.options.overlay.newest;
+    if (layer === undefined) return Promise.resolve();
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
-    this.waiters.push({ through, resolve: () => resolve(undefined), reject });
-    this.flushThrough = Math.max(this.flushThrough, through);
+    this.waiters.push({ layer, resolve: () => resolve(undefined), reject });
     this.wake();
     return promise;
   }
@@ -76,24 +87,22 @@ export class Checkpointer {
     for (const waiter of this.waiters.splice(0)) waiter.reject(error);
   }
 
-  private isDue(): boolean {
-    return this.timeIsUp || this.flushThrough > this.appliedThrough || this.options.overlay.hasFullLayer;
+  private get dueLayer(): Layer | undefined {
+    const { overlay } = this.options;
+    const due = this.timeIsUp || this.waiters.length > 0 || overlay.hasFullLayer;
+    return due ? overlay.oldest : undefined;
   }
 
   private async run(): Promise<void> {
-    const { overlay, onCheckpoint, onFailure } = this.options;
+    const { digests, onFailure } = this.options;
     try {
       for (;;) {
-        const layer = overlay.oldest;
-        if (layer === undefined || !this.isDue()) break;
-        this.timeIsUp = false;
-        layer.sealed = true;
-        await this.commitLayer(layer);
+        const layer = this.dueLayer;
+        const partition = digests.toRecount;
+        if (layer === undefined && partition === undefined) break;
+        if (layer !== undefined) await this.checkpoint(layer);
+        if (partition !== undefined && !this.stopped) await this.recount(partition);
         if (this.stopped) return;
-        overlay.drop(layer);
-        this.appliedThrough = layer.through;
-        this.settleWaiters();
-        onCheckpoint();
       }
       this.running = false;
       this.wake();
@@ -101,6 +110,18 @@ export class Checkpointer {
       this.running = false;
       onFailure(error);
     }
+  }
+
+  private async checkpoint(layer: Layer): Promise<void> {
+    const { overlay, onCheckpoint } = this.options;
+    this.timeIsUp = false;
+    layer.sealed = true;
+    await this.commitLayer(layer);
+    if (this.stopped) return;
+    overlay.drop(layer);
+    this.appliedThrough = layer.through;
+    while (this.waiters[0]?.layer === layer) this.waiters.shift()?.resolve();
+    onCheckpoint();
   }
 
   /**
@@ -118,6 +139,18 @@ export class Checkpointer {
     await this.commit(records.slice(first), this.metaOf(layer));
   }
 
+  /**
+   * Counts a partition's digest anew, because a damaged record was replaced and nobody knows what it had counted for.
+   * Nothing is committed meanwhile, so what is read is what the state holds at the end of it.
+   */
+  private async recount(partition: number): Promise<void> {
+    const { overlay, digests, state, scheduler } = this.options;
+    const leaves = await countLeaves({ state, partition, scheduler, stopped: () => this.stopped });
+    if (leaves === undefined) return;
+    const counted = digests.recounted(partition, leaves, overlay.syncedChanges());
+    await this.commitMeta([], digestMeta(partition, counted));
+  }
+
   private metaOf(layer: Layer): Map<string, Buffer> {
     const meta = new Map<string, Buffer>();
     for (const [name, cursor] of layer.cursors) meta.set(name, encodeCursor(cursor));
@@ -129,14 +162,18 @@ export class Checkpointer {
     return meta;
   }
 
+  /** Every transaction carries the digests as they are with its records (digests.ts). */
+  private commit(records: readonly OverlayRecord[], meta: Map<string, Buffer>): Promise<void> {
+    for (const [partition, leaves] of this.options.digests.commit(records)) {
+      for (const [name, value] of digestMeta(partition, leaves)) meta.set(name, value);
+    }
+    const written = records.map(({ partition, key, record }) => ({ partition, key, bytes: record.bytes }));
+    return this.commitMeta(written, meta);
+  }
+
   /** A state that never answers would let the log grow without end: after `commitTimeoutMs` it counts as failed. */
-  private commit(overlayRecords: readonly OverlayRecord[], meta: ReadonlyMap<string, Buffer>): Promise<void> {
+  private commitMeta(records: readonly StateRecord[], meta: ReadonlyMap<string, Buffer>): Promise<void> {
     const { state, scheduler, limits } = this.options;
-    const records: StateRecord[] = overlayRecords.map(({ partition, key, record }) => ({
-      partition,
-      key,
-      bytes: record.bytes,
-    }));
     const sealed = new Map([...meta].map(([name, value]) => [name, sealMeta(name, value)]));
     return new Promise((resolve, reject) => {
       const watchdog = scheduler.after(limits.commitTimeoutMs, () =>
@@ -154,12 +191,8 @@ export class Checkpointer {
       );
     });
   }
+}
 
-  private settleWaiters(): void {
-    const done = this.waiters.filter(({ through }) => through <= this.appliedThrough);
-    if (done.length === 0) return;
-    const open = this.waiters.filter(({ through }) => through > this.appliedThrough);
-    this.waiters.splice(0, this.waiters.length, ...open);
-    for (const waiter of done) waiter.resolve();
-  }
+function digestMeta(partition: number, leaves: StoredLeaves): Map<string, Buffer> {
+  return new Map([[digestName(partition), encodeDigest(leaves)]]);
 }

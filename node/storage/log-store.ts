@@ -1,6 +1,8 @@
 import { KvError } from '../../common/errors.ts';
 import type { ApplyLog } from './apply-log.ts';
 import { Checkpointer } from './checkpointer.ts';
+import type { PartitionDigest } from './digest.ts';
+import { Digests } from './digests.ts';
 import { LogReader, outOfRange } from './log-reader.ts';
 import { LogWriter } from './log-writer.ts';
 import { Overlay } from './overlay.ts';
@@ -35,6 +37,7 @@ export class LogStore implements Store {
   private readonly log: ApplyLog;
   private readonly health: StoreHealth;
   private readonly overlay: Overlay;
+  private readonly digests: Digests;
   private readonly records: Records;
   private readonly writer: LogWriter;
   private readonly checkpointer: Checkpointer;
@@ -50,19 +53,25 @@ export class LogStore implements Store {
     this.reader = new LogReader(disk, log);
     const health = (this.health = new StoreHealth(logger));
     const overlay = (this.overlay = new Overlay(allLimits.checkpointRecords));
-    for (const layer of recovered.layers) overlay.addSynced(layer);
+    const digests = (this.digests = new Digests(recovered.digests));
+    for (const layer of recovered.layers) {
+      for (const change of layer.records.values()) digests.noteVisible(change);
+      overlay.addSynced(layer);
+    }
     const records = (this.records = new Records({ ...parts, overlay, health }));
     this.writer = new LogWriter({
       ...parts,
       limits: allLimits,
       overlay,
       records,
+      digests,
       health,
       observeSync,
       onSynced: () => this.checkpointer.wake(),
     });
     this.checkpointer = new Checkpointer({
       overlay,
+      digests,
       state,
       scheduler: parts.scheduler,
       limits: allLimits,
@@ -91,7 +100,7 @@ export class LogStore implements Store {
 
   latest(key: Buffer): StoredRecord | undefined {
     this.health.check();
-    return this.records.newest(key).record;
+    return this.records.newest(key);
   }
 
   get(key: Buffer): StoredRecord | undefined {
@@ -111,6 +120,11 @@ export class LogStore implements Store {
       this.health.check();
     }
     return this.records.scan(partition, range);
+  }
+
+  digest(partition: number): PartitionDigest {
+    this.health.check();
+    return this.digests.digest(partition);
   }
 
   get head(): number {
@@ -177,7 +191,7 @@ export class LogStore implements Store {
 
   async checkpoint(): Promise<void> {
     this.health.check();
-    await this.checkpointer.flush(this.writer.syncedThrough);
+    await this.checkpointer.flush();
   }
 
   close(): Promise<void> {
@@ -208,7 +222,7 @@ export class LogStore implements Store {
     health.close();
     try {
       await writer.idle();
-      if (health.failure === undefined) await checkpointer.flush(writer.syncedThrough);
+      if (health.failure === undefined) await checkpointer.flush();
       checkpointer.stop(new KvError('UNAVAILABLE', 'the store is closed'));
       if (health.failure === undefined) await endLog(log, ceilings, writer.lastSequence);
     } finally {

@@ -3,19 +3,22 @@ import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import { partitionOf } from '../../model/key-hash.ts';
-import { compareVersions } from '../../model/version.ts';
+import { compareVersions, type Version } from '../../model/version.ts';
 import type { ApplyLog } from './apply-log.ts';
 import type { Ceilings } from './ceilings.ts';
+import { digestKey } from './digest.ts';
+import type { Digests } from './digests.ts';
 import type { CeilingValues } from './entry.ts';
 import { GroupCommit, type CommitGroup, type GroupSink } from './group-commit.ts';
 import type { StoreLimits } from './limits.ts';
-import type { Overlay } from './overlay.ts';
+import { overlayRecord, type Overlay } from './overlay.ts';
 import { OwnTail } from './own-tail.ts';
 import type { Records } from './records.ts';
 import type { Recovered } from './recovery.ts';
 import { cursorName } from './state-meta.ts';
 import type { StoreHealth } from './store-health.ts';
-import type { ApplyOutcome, ApplyResult, LogCursor, Mutation, StoredRecord } from './store.ts';
+import type { ApplyOutcome, ApplyResult, LogCursor, Mutation } from './store.ts';
+import { supersedes } from './supersedes.ts';
 import { checkCursor, checkMeta, checkMutation } from './validation.ts';
 
 export interface LogWriterOptions {
@@ -26,6 +29,7 @@ export interface LogWriterOptions {
   readonly ceilings: Ceilings;
   readonly overlay: Overlay;
   readonly records: Records;
+  readonly digests: Digests;
   readonly health: StoreHealth;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
@@ -147,10 +151,12 @@ export class LogWriter {
     const { key, record, own, requestId } = mutation;
     const { records, partitions, overlay, ceilings } = this.options;
     const keyString = byteString(key);
-    const { record: previous, layer } = records.newestToReplace(key, keyString);
+    const keyDigest = digestKey(key);
+    const { record: previous, layer, weight } = records.toReplace(key, keyString, keyDigest);
     if (previous !== undefined) {
       const order = compareVersions(record.version, previous.version);
-      if (order < 0 || (order === 0 && !this.winsConflict(record, previous))) {
+      if (order === 0 && record.checksum !== previous.checksum) this.reportConflict(record.version);
+      if (!supersedes(record, previous)) {
         const outcome: ApplyOutcome =
           order === 0 ? { kind: 'same' } : { kind: 'superseded', by: previous.version };
         return { outcome, group: layer === undefined ? undefined : this.groups.groupOf(layer) };
@@ -160,7 +166,7 @@ export class LogWriter {
     const sequence = this.nextSequence(group);
     const partition = partitionOf(key, partitions);
     group.writer.record({ sequence, own, partition, key, record, previous: previous?.version, requestId });
-    overlay.put(group.layer, keyString, { partition, key, record });
+    overlay.put(group.layer, keyString, overlayRecord({ partition, key, keyDigest }, record, weight));
     if (own) {
       this.ownHead = sequence;
       group.layer.head = sequence;
@@ -170,15 +176,9 @@ export class LogWriter {
     return { outcome: { kind: 'applied', sequence, previous }, group };
   }
 
-  /** One version with two contents must never be; the larger checksum wins on every replica (PROTOCOL 2). */
-  private winsConflict(record: StoredRecord, previous: StoredRecord): boolean {
-    if (record.checksum === previous.checksum) return false;
+  private reportConflict(version: Version): void {
     this.versionConflicts += 1;
-    this.options.logger.error(
-      { version: record.version },
-      'two records have the same version: a writer id is used twice',
-    );
-    return record.checksum > previous.checksum;
+    this.options.logger.error({ version }, 'two records have the same version: a writer id is used twice');
   }
 
   /** Moves forward only. Returns the group that makes a cursor at least this far durable; undefined when one is. */
@@ -238,6 +238,7 @@ export class LogWriter {
     for (const [name, cursor] of layer.cursors) this.syncedCursors.set(name, cursor);
     for (const [name, value] of layer.meta) this.syncedMeta.set(name, value);
     this.syncedThrough = Math.max(this.syncedThrough, layer.through);
+    for (const change of layer.records.values()) this.options.digests.noteVisible(change);
     this.options.overlay.promote(layer);
     this.tail.shrink(this.syncedThrough);
     this.options.onSynced();

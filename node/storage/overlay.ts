@@ -1,10 +1,23 @@
+import { leafOf, weightOf } from './digest.ts';
+import type { DigestChange } from './digests.ts';
 import type { LogCursor, StoredRecord } from './store.ts';
 
 /** A record on its way into the state. */
-export interface OverlayRecord {
-  readonly partition: number;
+export interface OverlayRecord extends DigestChange {
   readonly key: Buffer;
   readonly record: StoredRecord;
+  /** What the key has beneath the layer counts for this. */
+  replaced: number | undefined;
+}
+
+/** A record above one that counts for `replaced`. */
+export function overlayRecord(
+  place: { partition: number; key: Buffer; keyDigest: number },
+  record: StoredRecord,
+  replaced: number | undefined,
+): OverlayRecord {
+  const { partition, key, keyDigest } = place;
+  return { partition, key, record, leaf: leafOf(keyDigest), weight: weightOf(keyDigest, record), replaced };
 }
 
 /** What a stretch of the log did: the newest record of each key, cursors and metas. */
@@ -58,7 +71,7 @@ export class Overlay {
 
   /** Puts a record into the newest pending layer. */
   put(layer: Layer, keyString: string, record: OverlayRecord): void {
-    layer.records.set(keyString, record);
+    setRecord(layer, keyString, record);
     this.grow(layer, record.key.length + record.record.bytes.length);
   }
 
@@ -79,12 +92,17 @@ export class Overlay {
   }
 
   /** Newest synced record of a key that is not in the state. */
-  get(keyString: string): StoredRecord | undefined {
+  get(keyString: string): OverlayRecord | undefined {
     for (let index = this.synced.length - 1; index >= 0; index -= 1) {
       const found = this.synced[index]?.records.get(keyString);
-      if (found !== undefined) return found.record;
+      if (found !== undefined) return found;
     }
     return undefined;
+  }
+
+  /** Every synced record that is not in the state, oldest first. */
+  *syncedChanges(): Generator<OverlayRecord> {
+    for (const layer of this.synced) yield* layer.records.values();
   }
 
   /** The oldest pending layer is synced now. */
@@ -104,6 +122,11 @@ export class Overlay {
     } else {
       merge(layer, newest);
     }
+  }
+
+  /** The layer to be checkpointed last. */
+  get newest(): Layer | undefined {
+    return this.synced.at(-1);
   }
 
   /** The layer to be checkpointed next. */
@@ -139,8 +162,15 @@ export class Overlay {
   }
 }
 
+/** The newer record replaces, in one step, what the older one was to replace. */
+export function setRecord(layer: Layer, keyString: string, record: OverlayRecord): void {
+  const older = layer.records.get(keyString);
+  if (older !== undefined) record.replaced = older.replaced;
+  layer.records.set(keyString, record);
+}
+
 function merge(from: Layer, into: Layer): void {
-  for (const [keyString, record] of from.records) into.records.set(keyString, record);
+  for (const [keyString, record] of from.records) setRecord(into, keyString, record);
   for (const [name, cursor] of from.cursors) into.cursors.set(name, cursor);
   for (const [name, value] of from.meta) into.meta.set(name, value);
   into.bytes += from.bytes;

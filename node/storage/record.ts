@@ -89,6 +89,16 @@ export function decodeRecord(key: Uint8Array, bytes: Buffer): StoredRecord {
   };
 }
 
+/** As `decodeRecord`; undefined when the record is damaged. */
+export function decodeIfSound(key: Uint8Array, bytes: Buffer): StoredRecord | undefined {
+  try {
+    return decodeRecord(key, bytes);
+  } catch (error) {
+    if (error instanceof KvError && error.code === 'DATA_LOSS') return undefined;
+    throw error;
+  }
+}
+
 function damaged(): KvError {
   return new KvError('DATA_LOSS', 'a stored record fails its checksum; read the key from another replica');
 }

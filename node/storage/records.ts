@@ -1,8 +1,8 @@
 import { byteString } from '../../common/bytes.ts';
-import { KvError } from '../../common/errors.ts';
 import { partitionOf } from '../../model/key-hash.ts';
+import { weightOf } from './digest.ts';
 import type { Layer, Overlay } from './overlay.ts';
-import { decodeRecord } from './record.ts';
+import { decodeIfSound, decodeRecord } from './record.ts';
 import { scanRecords } from './scan.ts';
 import type { IndexedState } from './state.ts';
 import type { StoreHealth } from './store-health.ts';
@@ -12,6 +12,12 @@ import type { KeyedRecord, KeyRange, StoredRecord } from './store.ts';
 export interface FoundRecord {
   readonly record: StoredRecord | undefined;
   readonly layer: Layer | undefined;
+}
+
+/** What a newer record of a key would replace. */
+export interface ReplacedRecord extends FoundRecord {
+  /** What it counts for in the digest, 0 for no record; undefined when it is damaged. */
+  readonly weight: number | undefined;
 }
 
 export interface RecordsOptions {
@@ -31,27 +37,27 @@ export class Records {
 
   /** Newest synced record of a key. */
   synced(key: Buffer): StoredRecord | undefined {
-    return this.syncedAs(key, byteString(key));
+    return this.options.overlay.get(byteString(key))?.record ?? this.inState(key);
   }
 
   /** Newest record of a key, synced or not. */
-  newest(key: Buffer, keyString = byteString(key)): FoundRecord {
-    const layer = this.options.overlay.pendingLayer(keyString);
-    if (layer !== undefined) return { record: layer.records.get(keyString)?.record, layer };
-    return { record: this.syncedAs(key, keyString), layer: undefined };
+  newest(key: Buffer): StoredRecord | undefined {
+    const keyString = byteString(key);
+    const { overlay } = this.options;
+    const pending = overlay.pendingLayer(keyString)?.records.get(keyString);
+    return (pending ?? overlay.get(keyString))?.record ?? this.inState(key);
   }
 
-  /** As `newest`; a damaged record counts as none: whatever a peer has replaces it (PROTOCOL 35). */
-  newestToReplace(key: Buffer, keyString: string): FoundRecord {
-    try {
-      return this.newest(key, keyString);
-    } catch (error) {
-      const { failure } = this.options.health;
-      if (error instanceof KvError && error.code === 'DATA_LOSS' && failure === undefined) {
-        return { record: undefined, layer: undefined };
-      }
-      throw error;
-    }
+  /** What a record of the key replaces. A damaged one counts as none: whatever a peer has replaces it (PROTOCOL 35). */
+  toReplace(key: Buffer, keyString: string, keyDigest: number): ReplacedRecord {
+    const { overlay } = this.options;
+    const layer = overlay.pendingLayer(keyString);
+    const newer = layer === undefined ? overlay.get(keyString) : layer.records.get(keyString);
+    if (newer !== undefined) return { record: newer.record, layer, weight: newer.weight };
+    const bytes = this.bytesInState(key);
+    if (bytes === undefined) return { record: undefined, layer, weight: 0 };
+    const record = decodeIfSound(key, bytes);
+    return { record, layer, weight: record === undefined ? undefined : weightOf(keyDigest, record) };
   }
 
   /** Synced records of a partition within the range. */
@@ -59,11 +65,13 @@ export class Records {
     return this.options.health.guard(() => scanRecords(this.options, partition, range));
   }
 
-  private syncedAs(key: Buffer, keyString: string): StoredRecord | undefined {
-    const { overlay, state, health, partitions } = this.options;
-    const newer = overlay.get(keyString);
-    if (newer !== undefined) return newer;
-    const bytes = health.guard(() => state.get(partitionOf(key, partitions), key));
+  private inState(key: Buffer): StoredRecord | undefined {
+    const bytes = this.bytesInState(key);
     return bytes === undefined ? undefined : decodeRecord(key, bytes);
+  }
+
+  private bytesInState(key: Buffer): Buffer | undefined {
+    const { state, health, partitions } = this.options;
+    return health.guard(() => state.get(partitionOf(key, partitions), key));
   }
 }

@@ -1,17 +1,18 @@
-import { byteString } from '../../common/bytes.ts';
 import type { Disk } from './disk.ts';
 import type { Segment } from './apply-log.ts';
-import { entrySeed, type CeilingValues, type LogEntry } from './entry.ts';
+import type { StoredLeaves } from './digests.ts';
+import { entrySeed, type CeilingValues } from './entry.ts';
 import { discardUnfinished, findSegments } from './find-segments.ts';
-import { emptyLayer, type Layer } from './overlay.ts';
+import type { Layer } from './overlay.ts';
+import { Replay } from './replay.ts';
 import { segmentName } from './segment.ts';
 import { highest, scanSegment } from './segment-scan.ts';
 import type { IndexedState } from './state.ts';
 import {
   APPLIED_NAME,
-  cursorName,
   decodeApplied,
   decodeCursor,
+  decodeDigest,
   decodeIdentity,
   nameOfUser,
   STORE_NAME,
@@ -41,6 +42,8 @@ export interface Recovered {
   readonly ceilings: CeilingValues;
   readonly cursors: Map<string, LogCursor>;
   readonly meta: Map<string, Buffer>;
+  /** Of the state's partitions. */
+  readonly digests: ReadonlyMap<number, StoredLeaves>;
 }
 
 const NOTHING: Recovered = {
@@ -54,6 +57,7 @@ const NOTHING: Recovered = {
   ceilings: { sequence: 0, clockMs: 0 },
   cursors: new Map(),
   meta: new Map(),
+  digests: new Map(),
 };
 
 /**
@@ -76,10 +80,11 @@ export async function recover(disk: Disk, state: IndexedState, layerRecords: num
   if (appliedBytes === undefined) throw new StoreCorrupt('the state does not say how far it is');
   const applied = decodeApplied(appliedBytes);
   const { segments, mayBeTorn } = await findSegments(disk, identity.storeId);
-  return replay(disk, { identity, applied, segments, mayBeTorn, stateMeta, layerRecords });
+  return replay(disk, { state, identity, applied, segments, mayBeTorn, stateMeta, layerRecords });
 }
 
 interface ReplayInput {
+  readonly state: IndexedState;
   readonly identity: StoreIdentity;
   readonly applied: Applied;
   readonly segments: readonly Segment[];
@@ -98,7 +103,7 @@ async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
       `the log begins at ${first.firstSequence}, and the state ends at ${applied.sequence}`,
     );
   }
-  const layers = new LayerBuilder(applied.head, layerRecords);
+  const replayed = new Replay({ state: input.state, head: applied.head, layerRecords });
   let ceilings = applied.ceilings;
   let lastSequence = 0;
   let cleanEnd: number | undefined;
@@ -111,7 +116,7 @@ async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
       seed,
       last: following === undefined && input.mayBeTorn,
       after: applied.sequence,
-      onEntry: (entry) => layers.add(entry),
+      onEntry: (entry) => replayed.add(entry),
     });
     if (scan.end < bytes.length) await cutTail(disk, segment, scan.end);
     if (scan.ceilings !== undefined) ceilings = highest(ceilings, scan.ceilings);
@@ -127,20 +132,21 @@ async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
     );
   }
   lastSequence = Math.max(lastSequence, applied.sequence);
-  const { cursors, meta } = readStateMeta(stateMeta);
-  layers.applyTo(cursors, meta);
+  const { cursors, meta, digests } = readStateMeta(stateMeta);
+  replayed.applyTo(cursors, meta);
   return {
     identity,
     segments,
-    layers: layers.layers,
+    layers: replayed.layers,
     appliedThrough: applied.sequence,
     lastSequence,
     startAfter:
       cleanEnd === undefined ? Math.max(ceilings.sequence, lastSequence) : Math.max(cleanEnd, lastSequence),
-    head: layers.head,
+    head: replayed.head,
     ceilings,
     cursors,
     meta,
+    digests,
   };
 }
 
@@ -155,68 +161,22 @@ async function cutTail(disk: Disk, segment: Segment, end: number): Promise<void>
   segment.bytes = end;
 }
 
-function readStateMeta(stateMeta: ReadonlyMap<string, Buffer>): {
-  cursors: Map<string, LogCursor>;
-  meta: Map<string, Buffer>;
-} {
+function readStateMeta(
+  stateMeta: ReadonlyMap<string, Buffer>,
+): Pick<Recovered, 'cursors' | 'meta' | 'digests'> {
   const cursors = new Map<string, LogCursor>();
   const meta = new Map<string, Buffer>();
+  const digests = new Map<number, StoredLeaves>();
   for (const [name, value] of stateMeta) {
     const cursor = decodeCursor(name, value);
+    const digest = decodeDigest(name, value);
     const userName = nameOfUser(name);
     if (cursor !== undefined) cursors.set(name, cursor);
+    else if (digest !== undefined) digests.set(digest.partition, digest);
     else if (userName !== undefined) meta.set(userName, value);
     else if (name !== STORE_NAME && name !== APPLIED_NAME) {
       throw new StoreUnsupported(`state value ${name} was written by a newer version: use that version`);
     }
   }
-  return { cursors, meta };
-}
-
-/** Gathers replayed entries into layers of the size of a checkpoint. */
-class LayerBuilder {
-  readonly layers: Layer[] = [];
-  head: number;
-  private readonly layerRecords: number;
-
-  constructor(head: number, layerRecords: number) {
-    this.head = head;
-    this.layerRecords = layerRecords;
-  }
-
-  add(entry: LogEntry): void {
-    const layer = this.layerFor(entry.sequence);
-    layer.through = entry.sequence;
-    switch (entry.kind) {
-      case 'record': {
-        if (entry.own) this.head = entry.sequence;
-        layer.head = this.head;
-        const { partition, key, record } = entry;
-        layer.records.set(byteString(key), { partition, key, record });
-        layer.bytes += key.length + record.bytes.length;
-        break;
-      }
-      case 'cursor':
-        layer.cursors.set(cursorName(entry.cursor), entry.cursor);
-        break;
-      case 'meta':
-        layer.meta.set(entry.name, entry.value);
-        break;
-    }
-  }
-
-  applyTo(cursors: Map<string, LogCursor>, meta: Map<string, Buffer>): void {
-    for (const layer of this.layers) {
-      for (const [name, cursor] of layer.cursors) cursors.set(name, cursor);
-      for (const [name, value] of layer.meta) meta.set(name, value);
-    }
-  }
-
-  private layerFor(sequence: number): Layer {
-    const newest = this.layers.at(-1);
-    if (newest !== undefined && newest.records.size < this.layerRecords) return newest;
-    const layer = emptyLayer(sequence, this.head);
-    this.layers.push(layer);
-    return layer;
-  }
+  return { cursors, meta, digests };
 }

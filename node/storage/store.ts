@@ -1,3 +1,4 @@
+import type { PartitionDigest } from './digest.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
 import type { Version } from '../../model/version.ts';
 
@@ -123,6 +124,11 @@ export interface Store {
   apply(mutations: readonly Mutation[], cursor?: LogCursor): ApplyResult;
   /** Records of one partition in key order, synced ones only; waits for a checkpoint first where needed. */
   scan(partition: number, range: KeyRange): Promise<readonly KeyedRecord[]>;
+  /**
+   * Digest of the synced records of a partition (digest.ts). After a damaged record was replaced it equals nobody's until
+   * the partition has been counted anew, in the background.
+   */
+  digest(partition: number): PartitionDigest;
 
   /** Sequence of the newest own entry appended, synced or not; 0 when there is none. What peers must reach to be in sync. */
   readonly head: number;

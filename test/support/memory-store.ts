@@ -1,8 +1,11 @@
+import { expect } from 'chai';
 import type { Logger } from '../../common/log.ts';
 import type { Random } from '../../common/random.ts';
+import { digestOfRecords } from '../../node/storage/digest.ts';
 import type { StoreLimits } from '../../node/storage/limits.ts';
 import { LogStore } from '../../node/storage/log-store.ts';
 import type { StateTransaction } from '../../node/storage/state.ts';
+import type { Store } from '../../node/storage/store.ts';
 import { ManualTime } from './manual-time.ts';
 import { MemoryDisk, MemoryVolume, volumeAfterCrash, type CrashFates } from './memory-disk.ts';
 import { MemoryState, MemoryStateVolume } from './memory-state.ts';
@@ -29,6 +32,16 @@ export const SMALL_LIMITS: Partial<StoreLimits> = {
   sequenceStep: 16,
   clockStepMs: 50,
 };
+
+/** Fails unless the digest of every partition is that of the records that a scan finds. */
+export async function expectTrueDigests(time: ManualTime, store: Store): Promise<void> {
+  for (let partition = 0; partition < store.partitions; partition += 1) {
+    const records = await time.run(store.scan(partition, { limit: 100_000 }));
+    expect(store.digest(partition), `digest of partition ${partition}`).to.deep.equal(
+      digestOfRecords(records),
+    );
+  }
+}
 
 interface Commit {
   readonly transaction: StateTransaction;

@@ -4,7 +4,7 @@ import type { LogStore } from '../../../node/storage/log-store.ts';
 import { liveRecord, tombstoneRecord } from '../../../node/storage/record.ts';
 import type { Mutation, StoredRecord } from '../../../node/storage/store.ts';
 import { randomFates, type CrashFates } from '../../support/memory-disk.ts';
-import { MemoryMachine } from '../../support/memory-store.ts';
+import { expectTrueDigests, MemoryMachine } from '../../support/memory-store.ts';
 import { seededRandom } from '../../support/seeded-random.ts';
 
 const KEYS = Array.from({ length: 40 }, (_, index) => Buffer.from(`key-${index}`));
@@ -174,6 +174,7 @@ async function check(machine: MemoryMachine, store: LogStore, promises: Promises
     }
   }
   for (const key of KEYS) expect(scanned.get(key.toString())?.checksum).to.equal(store.get(key)?.checksum);
+  await expectTrueDigests(machine.time, store);
 }
 
 async function checkSequences(
