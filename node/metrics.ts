@@ -22,6 +22,7 @@ const REPLICATION_COUNTERS: Readonly<Record<ReplicationCounter, string>> = {
   entries_received: 'Entries of peers applied here',
   entries_sent: 'Own entries sent to peers',
   rebuilt_records: 'Records merged by rebuilds',
+  bad_frames: 'Frames of peers that no sound peer sends',
   forwarded: 'Operations sent on to a readable replica of their key',
   map_conflicts: 'Cluster maps of an equal epoch with another hash: two writers of the map',
   skewed_versions: 'Foreign versions beyond the skew bound',

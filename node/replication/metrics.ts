@@ -31,6 +31,8 @@ export type ReplicationCounter =
   | 'skewed_versions'
   /** Operations sent on to a readable replica of their key. */
   | 'forwarded'
+  /** Frames that no sound peer sends. */
+  | 'bad_frames'
   /** Streams of peers refused. */
   | 'refusals';
 

@@ -7,7 +7,12 @@ import {
   type Refusal,
   Refusal_Reason,
 } from '../../proto/gen/peer.ts';
+import { problemWithFrame, problemWithHeader } from './frame-validation.ts';
 import type { PeerStream } from './transport.ts';
+
+/** Frames that wait for a map or for the end of a handshake: a sound peer sends fewer, its window is full before. */
+const MOST_HELD = 4096;
+const LONGEST_HOLD_MS = 30_000;
 
 /** What a frame carries after the handshake. */
 export type FrameBody = Exclude<NonNullable<PeerFrame['body']>, { $case: 'hello' } | { $case: 'refusal' }>;
@@ -36,6 +41,10 @@ export interface LinkOptions {
   /** Whom this node has dialed; undefined on the answering end, which learns it from the Hello. */
   readonly dialed: string | undefined;
   readonly now: () => number;
+  /** Number of hash partitions. */
+  readonly partitions: number;
+  /** Told of a frame that no sound peer sends. */
+  readonly onBadFrame: (problem: string) => void;
 }
 
 /**
@@ -49,6 +58,7 @@ export class PeerLink {
   private peerId: string;
   private peerHello: { readonly header: PeerHeader; readonly hello: Hello } | undefined;
   private held: PeerFrame[] | undefined;
+  private heldSinceMs = 0;
   private isClosed = false;
   private announcedEpoch = 0;
 
@@ -126,8 +136,9 @@ export class PeerLink {
 
   /** Keeps frames back until `release`, from `first` on, so that what the Hello led to can become durable first. */
   hold(first?: PeerFrame): void {
+    if (this.held === undefined) this.heldSinceMs = this.options.now();
     this.held ??= [];
-    if (first !== undefined) this.held.push(first);
+    if (first !== undefined) this.keep(first);
   }
 
   release(): void {
@@ -144,7 +155,15 @@ export class PeerLink {
     this.heardAtMs = this.options.now();
     // A map is what frames of a newer epoch wait for.
     if (this.held === undefined || frame.body?.$case === 'map') this.handle(frame);
-    else this.held.push(frame);
+    else this.keep(frame);
+  }
+
+  /** What a peer sends without being heard is bounded, and so is the time until it is heard. */
+  private keep(frame: PeerFrame): void {
+    this.held?.push(frame);
+    if ((this.held?.length ?? 0) <= MOST_HELD && this.options.now() - this.heldSinceMs <= LONGEST_HOLD_MS)
+      return;
+    this.close(new Error('what the peer has sent could not be handled in time'));
   }
 
   /**
@@ -163,13 +182,23 @@ export class PeerLink {
       this.refuse(Refusal_Reason.BAD_FRAME, 'a frame needs a header and a body that this version knows');
       return;
     }
+    const { partitions, onBadFrame } = this.options;
+    const problem = problemWithHeader(header) ?? problemWithFrame(body, { partitions });
+    if (problem !== undefined) {
+      onBadFrame(problem);
+      this.refuse(Refusal_Reason.BAD_FRAME, problem);
+      return;
+    }
     if (this.mustWait(header, body)) {
       this.hold(frame);
       return;
     }
     this.announcedEpoch = Math.max(this.announcedEpoch, header.epoch);
     if (this.peerId === '') this.peerId = header.sender;
-    if (body.$case === 'refusal') {
+    // Who was not addressed by this node has nothing to refuse.
+    if (body.$case === 'refusal' && !this.dialed && this.peerHello === undefined) {
+      this.refuse(Refusal_Reason.BAD_FRAME, 'a stream begins with a Hello');
+    } else if (body.$case === 'refusal') {
       this.options.events.onRefusal(body.value, header);
       this.close(new Error(`refused by ${header.sender}: ${body.value.message}`));
     } else if (body.$case === 'hello') {

@@ -184,7 +184,7 @@ export class Peers {
   }
 
   private open(stream: PeerStream, dialed: string | undefined): PeerLink {
-    const { identity, maps, clock, scheduler, settings } = this.options;
+    const { identity, maps, store, clock, scheduler, settings, metrics, logger } = this.options;
     const events: LinkEvents = {
       onHello: (link, header, hello) => this.onHello(link, header, hello),
       onBody: (link, body, header) => this.onBody(link, body, header),
@@ -203,7 +203,18 @@ export class Peers {
       // Of this stream: frames of an earlier incarnation must not pass for the new one's.
       incarnation: identity.incarnation,
     };
-    const link = new PeerLink({ stream, self, events, dialed, now: () => clock.monotonicMs() });
+    const link = new PeerLink({
+      stream,
+      self,
+      events,
+      dialed,
+      now: () => clock.monotonicMs(),
+      partitions: store.partitions,
+      onBadFrame: (problem) => {
+        metrics.count('bad_frames');
+        logger.warn({ peer: link.peer, problem }, 'a peer sent a frame that no sound peer sends');
+      },
+    });
     this.opening.add(link);
     scheduler.after(settings.handshakeMs, () => {
       if (this.opening.has(link)) link.close(new Error('no handshake in time'));
