@@ -1,4 +1,5 @@
-import { type ClusterMap, quorumOf, replicasOf } from '../../model/cluster-map.ts';
+import { type ClusterMap, quorumOf } from '../../model/cluster-map.ts';
+import { replicaSets } from '../../model/replica-sets.ts';
 
 /** A partition that cannot be backed up now. */
 export interface UncoveredPartition {
@@ -19,7 +20,7 @@ export function uncoveredPartitions(
   readable: ReadonlySet<string>,
 ): readonly UncoveredPartition[] {
   return map.assignment.flatMap((_replicas, partition) => {
-    const names = replicasOf(map, partition).map(({ nodeId }) => nodeId);
+    const names = replicaSets(map, partition).read;
     const needed = names.length - quorumOf(names.length) + 1;
     const missing = names.filter((name) => !readable.has(name));
     const present = names.length - missing.length;

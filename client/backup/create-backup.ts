@@ -1,7 +1,7 @@
 import { type Clock, type Scheduler, sleep } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import type { Random } from '../../common/random.ts';
-import type { ClusterMap } from '../../model/cluster-map.ts';
+import { canonicalJson, type ClusterMap } from '../../model/cluster-map.ts';
 import { StoreState } from '../../proto/gen/peer.ts';
 import type { AdminClient } from '../admin-client.ts';
 import { type MemberReport, type MemberSeeds, askMembers, findMap } from '../members.ts';
@@ -60,6 +60,7 @@ export async function createBackup(options: CreateBackupOptions): Promise<Create
     const reading = openSources(options, map, readable);
     for await (const record of mergeReplicas(reading.streams)) await writer.add(record);
     const sources = reading.complete();
+    await requireSamePlacement(options, map);
     const startedAt = new Date(startedAtMs).toISOString();
     const finishedAtMs = clock.wallMs();
     const manifest = await writer.commit({
@@ -153,6 +154,20 @@ function requireCoverage(
     `a backup needs ${first.needed} readable replicas of each partition and ${uncovered.length} of ` +
       `${map.partitions} have fewer; missing: ${missing.join('; ')}`,
   );
+}
+
+/** A partition that moved meanwhile may have been left out by the old owner and not yet begun by the new one. */
+async function requireSamePlacement(
+  { admin, seeds, signal }: CreateBackupOptions,
+  map: ClusterMap,
+): Promise<void> {
+  const now = await findMap(admin, seeds, signal);
+  if (placementOf(now) === placementOf(map)) return;
+  throw new KvError('UNAVAILABLE', 'partitions moved while they were backed up: make the backup again');
+}
+
+function placementOf({ members, assignment, moving }: ClusterMap): string {
+  return canonicalJson({ members: members.map(({ nodeId }) => nodeId), assignment, moving });
 }
 
 /** The members' streams; one that breaks is left out as long as the others suffice. */

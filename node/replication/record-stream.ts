@@ -7,6 +7,10 @@ export interface RecordStreamOptions {
   /** Own entries are synced, and therefore in what is streamed, through this sequence. */
   readonly durableHead: () => number;
   readonly incarnation: () => number;
+  /** Whether the asker gets a partition; those it does not get are left out. */
+  readonly gives: (partition: number) => boolean;
+  /** This node's horizon of a partition (PROTOCOL 24). */
+  readonly horizonMs: (partition: number) => number;
   /** Bytes of records in a chunk; one larger record makes a chunk of its own. */
   readonly chunkBytes: number;
 }
@@ -29,14 +33,17 @@ export async function* streamRecords(
   let last = after;
   let perScan = FIRST_SCAN;
   for (const partition of partitionsOf(request, store.partitions)) {
+    if (!options.gives(partition)) continue;
     let afterKey = partition === after?.partition ? after.key : undefined;
     for (;;) {
       if (signal.aborted) throw abortReason(signal);
+      // Before the records are read: a horizon that rises meanwhile must not vouch for them.
+      const horizonMs = options.horizonMs(partition);
       const records = await store.scan(partition, { after: afterKey, limit: perScan });
       for (const chunk of chunksOf(records, chunkBytes)) {
         last = { partition, key: chunk.at(-1)?.key ?? Buffer.alloc(0) };
-        const wire = chunk.map(({ key, record }) => ({ key, record: record.bytes, horizonMs: 0 }));
-        yield { head: undefined, incarnation, records: wire, last, complete: false, horizonMs: 0 };
+        const wire = chunk.map(({ key, record }) => ({ key, record: record.bytes, horizonMs }));
+        yield { head: undefined, incarnation, records: wire, last, complete: false, horizonMs };
       }
       if (records.length < perScan) break;
       afterKey = records.at(-1)?.key;

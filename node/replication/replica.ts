@@ -330,6 +330,9 @@ class RunningReplica implements Replica {
         durableHead: () => this.ownLog.durableHead,
         incarnation: () => this.identity.incarnation,
         chunkBytes: this.settings.chunkBytes,
+        gives: (partition) =>
+          request.header === undefined ? this.topology.serves(partition) : this.topology.holds(partition),
+        horizonMs: () => 0,
       },
       request,
       ended,
