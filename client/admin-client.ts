@@ -7,6 +7,7 @@ import {
   AdminClient as AdminStub,
   AdminService,
   type GetMapResponse,
+  type ForceActivateResponse,
   type GetStatusResponse,
 } from '../proto/gen/admin.ts';
 import type { RecordPosition, RecordsChunk } from '../proto/gen/peer.ts';
@@ -73,6 +74,12 @@ export interface AdminClient {
     expected: ExpectedMap,
     signal?: AbortSignal,
   ): Promise<ProposalAnswer>;
+  /** Makes partitions readable that wait for replicas which may never come back; with `dryRun` only tells which. */
+  forceActivate(
+    target: AdminTarget,
+    request: { readonly dryRun: boolean },
+    signal?: AbortSignal,
+  ): Promise<ForceActivateResponse>;
   /**
    * The node's records, tombstones included, in (partition, key) order, no faster than they are consumed. Ends normally
    * only after the node's last chunk; a cut stream throws UNAVAILABLE.
@@ -142,6 +149,19 @@ class ConnectedAdminClient implements AdminClient {
       AdminService.proposeMap.path,
       signal,
       (stub) => (metadata, options, done) => stub.proposeMap(request, metadata, options, done),
+    );
+  }
+
+  forceActivate(
+    target: AdminTarget,
+    request: { readonly dryRun: boolean },
+    signal?: AbortSignal,
+  ): Promise<ForceActivateResponse> {
+    return this.unary(
+      target,
+      AdminService.forceActivate.path,
+      signal,
+      (stub) => (metadata, options, done) => stub.forceActivate(request, metadata, options, done),
     );
   }
 

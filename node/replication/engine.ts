@@ -94,6 +94,13 @@ export interface Replica {
   >;
   /** Durable when it resolves with accepted=true. */
   proposeMap(map: ClusterMap, expected: { epoch: number; hash: string }): Promise<ProposeResult>;
+  /**
+   * Makes the partitions readable that wait for replicas which may never come back (PROTOCOL 32), durably; gives them.
+   * With `dryRun` nothing changes.
+   *
+   * @throws KvError FAILED_PRECONDITION without a map that lists this node.
+   */
+  forceActivate(dryRun: boolean): Promise<readonly number[]>;
   /** Takes over the answering end of a stream that a peer opened. */
   acceptStream(stream: PeerStream): void;
   /** Streams flushed records in (partition, key) order, first chunk with the head; for peers, backups and snapshots. */

@@ -316,6 +316,18 @@ class RunningReplica implements Replica {
     };
   }
 
+  async forceActivate(dryRun: boolean): Promise<readonly number[]> {
+    const { map, nodeId, standing, topology } = this;
+    const outside = standingOutside(map, nodeId);
+    if (outside !== undefined) throw new KvError('FAILED_PRECONDITION', outside);
+    const partitions = topology.held.filter((partition) => !standing.isReadable(partition));
+    if (!dryRun && partitions.length > 0) {
+      this.options.logger.error({ partitions: partitions.length }, 'partitions are made readable by force');
+      await standing.markReadable(partitions);
+    }
+    return partitions;
+  }
+
   acceptStream(stream: PeerStream): void {
     this.peers.accept(stream);
   }
