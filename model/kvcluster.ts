@@ -80,27 +80,17 @@ const backup = z.strictObject({
   storage: storage.prefault({}),
 });
 
-const spec = z
-  .strictObject({
-    replicas: z.int().min(1).max(100).default(3),
-    replicationFactor: z.int().min(1).max(7).default(3),
-    partitions: z.int().min(1).max(4096).default(256),
-    image: z.string().min(1).max(512).regex(/^\S+$/, 'must not contain spaces').optional(),
-    storage: storage.prefault({}),
-    resources: resources.default({ requests: { cpu: '100m', memory: '256Mi' } }),
-    scheduling: scheduling.optional(),
-    backup: backup.optional(),
-    paused: z.boolean().default(false),
-  })
-  .refine(({ replicas, replicationFactor }) => !(replicas > replicationFactor), {
-    path: ['replicas'],
-    error: ({ input }) => {
-      const { replicas, replicationFactor } = input as { replicas: number; replicationFactor: number };
-      return `more replicas (${replicas}) than replicationFactor (${replicationFactor}) is not supported yet`;
-    },
-    // Also beside problems of other fields, so that all are reported together.
-    when: () => true,
-  });
+const spec = z.strictObject({
+  replicas: z.int().min(1).max(100).default(3),
+  replicationFactor: z.int().min(1).max(7).default(3),
+  partitions: z.int().min(1).max(4096).default(256),
+  image: z.string().min(1).max(512).regex(/^\S+$/, 'must not contain spaces').optional(),
+  storage: storage.prefault({}),
+  resources: resources.default({ requests: { cpu: '100m', memory: '256Mi' } }),
+  scheduling: scheduling.optional(),
+  backup: backup.optional(),
+  paused: z.boolean().default(false),
+});
 
 /** The schema of `spec`: the TypeScript counterpart of the CRD's. */
 export const kvClusterSpecSchema = spec;

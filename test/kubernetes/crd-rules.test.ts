@@ -43,24 +43,6 @@ const schedule = (text: string): Spec => ({ backup: { schedule: text } });
 
 const rules: readonly Rule[] = [
   {
-    what: 'a changed number of replicas',
-    refused: { replicas: 3 },
-    message: /spec\.replicas.*changing the number of replicas is not supported yet/,
-    accepted: { replicas: 2 },
-  },
-  {
-    what: 'more replicas than replicationFactor',
-    refused: { replicas: 4 },
-    message: /more replicas than replicationFactor is not supported yet/,
-    accepted: { replicas: 2, replicationFactor: 3 },
-  },
-  {
-    what: 'a changed replicationFactor',
-    refused: { replicationFactor: 2 },
-    message: /spec\.replicationFactor.*changing the replicationFactor is not supported yet/,
-    accepted: { replicationFactor: 3 },
-  },
-  {
     what: 'changed partitions',
     refused: { partitions: 9 },
     message: /spec\.partitions.*partitions cannot be changed after the cluster was created/,
@@ -255,15 +237,12 @@ describe('the rules of the KVCluster resource', function () {
     });
   }
 
-  for (const [what, replicas, message] of [
-    ['another number of replicas', 3, /changing the number of replicas is not supported yet/],
-    ['more replicas than replicationFactor', 4, /more replicas than replicationFactor is not supported yet/],
-  ] as const) {
-    it(`refuse ${what} by scale`, async () => {
-      expect(await refusal(patch('classy', { replicas }, '/scale'))).to.match(message);
-      await patch('classy', { replicas: 2 }, '/scale');
-    });
-  }
+  it('refuse a number of replicas out of range by scale, and take any other', async () => {
+    for (const replicas of [0, 101]) {
+      expect(await refusal(patch('classy', { replicas }, '/scale'))).to.match(/spec\.replicas.*should be/);
+    }
+    for (const replicas of [5, 1, 2]) await patch('classy', { replicas }, '/scale');
+  });
 
   for (const [what, name, message] of [
     ['a name of 41 characters', 'a'.repeat(41), /at most 40 characters/],
@@ -284,25 +263,25 @@ describe('the rules of the KVCluster resource', function () {
     await send('bare', 'application/apply-patch+yaml', { ...manifest('bare', {}), spec: undefined });
   });
 
-  it('refuse a new cluster with more replicas than replicationFactor', async () => {
-    expect(await refusal(apply('fresh', { replicas: 5 }))).to.match(/more replicas than replicationFactor/);
-    await apply('fresh', { replicas: 5, replicationFactor: 5 });
-  });
-
   it('are told by kubectl apply, patch and scale', async () => {
-    const message =
-      /The KVCluster "classy" is invalid: .*changing the number of replicas is not supported yet/;
-    const edited = [manifest('classy', { ...withClass, replicas: 3 })];
+    const edited = [manifest('classy', { ...withClass, partitions: 16 })];
     const [byApply, byPatch, byScale] = await Promise.all([
       refusal(kubectl.apply(edited, dry)),
       refusal(
-        kubectl.run(['patch', 'kvcluster', 'classy', '--type=merge', '--patch={"spec":{"replicas":3}}', dry]),
+        kubectl.run([
+          'patch',
+          'kvcluster',
+          'classy',
+          '--type=merge',
+          '--patch={"spec":{"partitions":16}}',
+          dry,
+        ]),
       ),
-      refusal(kubectl.run(['scale', 'kvcluster', 'classy', '--replicas=3', dry])),
+      refusal(kubectl.run(['scale', 'kvcluster', 'classy', '--replicas=101', dry])),
     ]);
-    expect(byApply).to.match(/"classy" is invalid: .*changing the number of replicas is not supported yet/);
-    expect(byPatch).to.match(message);
-    expect(byScale).to.match(message);
+    expect(byApply).to.match(/"classy" is invalid: .*spec\.partitions/);
+    expect(byPatch).to.match(/"classy" is invalid: .*spec\.partitions/);
+    expect(byScale).to.match(/"classy" is invalid: .*spec\.replicas/);
   });
 
   it('refuse a field that does not exist', async () => {

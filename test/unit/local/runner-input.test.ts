@@ -61,7 +61,7 @@ describe("the one-machine runner's input", () => {
 
   for (const [name, text, message] of [
     ['an unknown field', 'spec: {replicas: 3, colour: blue}', /unknown field "colour"/],
-    ['more nodes than copies', 'spec: {replicas: 5}', /replicationFactor/],
+    ['too many nodes', 'spec: {replicas: 101}', /replicas/],
     ['what is not YAML', 'spec: {', /cannot read/],
   ] as const) {
     it(`refuses a manifest with ${name}`, async () => {
