@@ -47,7 +47,7 @@ export interface NodeMetrics {
   readonly replication: ReplicationMetrics;
   /** A finished call; `path` is the full gRPC method. */
   observeCall(path: string, code: string, seconds: number): void;
-  /** A call of the peer or admin service without a good proof. */
+  /** A call of the peer or admin service without a good proof, or ended for what came on it. */
   countRefusedCall(path: string, reason: string): void;
   /** A snapshot that was made, or not. */
   countSnapshot(succeeded: boolean): void;
@@ -84,7 +84,7 @@ export function createNodeMetrics(): NodeMetrics {
   });
   const refused = counter(
     'kv_refused_calls_total',
-    'Peer and admin calls without a good proof',
+    'Peer and admin calls without a good proof, or ended for what came on them',
     'rpc',
     'reason',
   );

@@ -13,7 +13,7 @@ import type { Replica } from './replication/engine.ts';
 import { createReplica } from './replication/replica.ts';
 import { HttpServer } from './rpc/http-server.ts';
 import { GrpcPeerTransport } from './rpc/peer-transport.ts';
-import { Servers } from './rpc/servers.ts';
+import { maxPeerFrameBytes, Servers } from './rpc/servers.ts';
 import { setAside } from './storage/set-aside.ts';
 import type { Store } from './storage/store.ts';
 
@@ -162,7 +162,12 @@ export class Node {
       nodeId: config.nodeId,
       namespace: config.namespace,
       name: config.clusterName,
-      transport: new GrpcPeerTransport({ ...rest, nodeId: config.nodeId }),
+      transport: new GrpcPeerTransport({
+        ...rest,
+        nodeId: config.nodeId,
+        maxFrameBytes: maxPeerFrameBytes(config),
+        refused: (path, reason) => this.metrics.countRefusedCall(path, reason),
+      }),
       discovery:
         config.discovery.kind === 'static'
           ? new StaticDiscovery(config.discovery.peers)

@@ -1,14 +1,17 @@
 import {
   Client,
   Metadata,
+  ResponderBuilder,
   Server,
   ServerCredentials,
+  ServerInterceptingCall,
   logVerbosity,
   setLogVerbosity,
   status,
   type ClientDuplexStream,
   type MethodDefinition,
   type ServerDuplexStream,
+  type ServerInterceptor,
   type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceDefinition,
@@ -44,6 +47,8 @@ export interface RpcServerOptions {
    * never. Clients of grpc-js see new pods only this way.
    */
   readonly maxConnectionAgeMs?: number;
+  /** Told of calls that gRPC itself ends for the size of a message, in either direction: no handler hears of it. */
+  readonly tooLarge?: (path: string) => void;
 }
 
 /** Calls in flight on one connection. */
@@ -70,6 +75,7 @@ export class RpcServer {
       'grpc.keepalive_time_ms': KEEPALIVE_MS,
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
+      ...(options.tooLarge === undefined ? {} : { interceptors: [noticeTooLarge(options.tooLarge)] }),
       ...(options.maxConnectionAgeMs === undefined
         ? {}
         : {
@@ -142,6 +148,24 @@ export class RpcServer {
   kill(): void {
     this.server.forceShutdown();
   }
+}
+
+/** Statuses of handlers come through the responder; gRPC gives its own to the call beneath. */
+function noticeTooLarge(tooLarge: (path: string) => void): ServerInterceptor {
+  return ({ path }, call) => {
+    let answered = false;
+    const send = call.sendStatus.bind(call);
+    call.sendStatus = (result) => {
+      if (!answered && result.code === status.RESOURCE_EXHAUSTED) tooLarge(path);
+      answered = true;
+      send(result);
+    };
+    const responder = new ResponderBuilder().withSendStatus((result, next) => {
+      answered = true;
+      next(result);
+    });
+    return new ServerInterceptingCall(call, responder.build());
+  };
 }
 
 const LISTEN_ERRORS: Readonly<Record<string, string>> = {

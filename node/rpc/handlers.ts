@@ -47,7 +47,7 @@ const ANSWER_RESERVE_MS = 50;
 /**
  * The method with a deserializer that never throws.
  *
- * @param check looks at the encoded request, and says why it is refused.
+ * @param check looks at the encoded request, before it is decoded, and says why it is refused.
  */
 export function tolerantMethod<Request, Response>(
   method: MethodDefinition<Request, Response>,
@@ -60,9 +60,8 @@ export function tolerantMethod<Request, Response>(
     },
     requestDeserialize: (bytes) => {
       try {
-        const request = method.requestDeserialize(bytes);
         const refusal = check(bytes);
-        return refusal === undefined ? { request } : { refusal };
+        return refusal === undefined ? { request: method.requestDeserialize(bytes) } : { refusal };
       } catch (error) {
         return { refusal: new KvError('INVALID_ARGUMENT', `the request is malformed: ${messageOf(error)}`) };
       }

@@ -10,6 +10,7 @@ import {
 } from './grpc.ts';
 import { streamHandler, tolerantMethod, type HandlerOptions } from './handlers.ts';
 import { FramedStream, type FrameCarrier } from './peer-frames.ts';
+import { checkPeerHeader, checkRecordsRequest } from './records-request.ts';
 import { asKvError, statusOf } from './status-codes.ts';
 
 /** kvcluster.peer.Peer; frames stay bytes until the stream decodes them. */
@@ -18,26 +19,38 @@ export const peerServiceDefinition = {
   pullRecords: tolerantMethod(PeerService.pullRecords),
 } satisfies ServiceDefinition;
 
-/** The implementation of `peerServiceDefinition`. `handlers.admit` checks the callers' proofs. */
-export function createPeerService(
-  replica: Pick<Replica, 'acceptStream' | 'streamRecords'>,
-  handlers: HandlerOptions,
-): UntypedServiceImplementation {
+export interface PeerServiceOptions {
+  readonly replica: Pick<Replica, 'acceptStream' | 'streamRecords'>;
+  /** Number of hash partitions. */
+  readonly partitions: number;
+  /** Largest frame taken from a peer. */
+  readonly maxFrameBytes: number;
+  /** `admit` checks the callers' proofs. */
+  readonly handlers: HandlerOptions;
+  /** Told of every stream that is ended for what came on it, with the reason. */
+  readonly refused: (path: string, reason: string) => void;
+}
+
+/** The implementation of `peerServiceDefinition`. */
+export function createPeerService(options: PeerServiceOptions): UntypedServiceImplementation {
+  const { replica, handlers, partitions } = options;
   return {
-    exchange: (call: ServerDuplexStream<Buffer, Buffer>) => accept(replica, handlers, call),
+    exchange: (call: ServerDuplexStream<Buffer, Buffer>) => accept(options, call),
     pullRecords: streamHandler<PullRecordsRequest, RecordsChunk>(
       PeerService.pullRecords.path,
       handlers,
-      (request, { signal }) => replica.streamRecords(request, signal),
+      (request, { signal }) => {
+        // Without a header it would pass for an administrator's.
+        checkPeerHeader(request);
+        checkRecordsRequest(request, partitions);
+        return replica.streamRecords(request, signal);
+      },
     ),
   };
 }
 
-function accept(
-  replica: Pick<Replica, 'acceptStream'>,
-  handlers: HandlerOptions,
-  call: ServerDuplexStream<Buffer, Buffer>,
-): void {
+function accept(options: PeerServiceOptions, call: ServerDuplexStream<Buffer, Buffer>): void {
+  const { replica, handlers, maxFrameBytes, refused } = options;
   try {
     handlers.admit(PeerService.exchange.path, call.metadata);
   } catch (error) {
@@ -46,7 +59,10 @@ function accept(
   }
   // Headers tell the caller that it was let in: it holds its frames back until then.
   call.sendMetadata(new Metadata());
-  const stream = new FramedStream();
+  const stream = new FramedStream({
+    maxFrameBytes,
+    refused: (reason) => refused(PeerService.exchange.path, reason),
+  });
   call.on('error', (error) => stream.ended(error));
   call.once('cancelled', () => stream.ended(new KvError('UNAVAILABLE', 'the peer has gone')));
   call.once('end', () => {

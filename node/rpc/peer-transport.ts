@@ -22,6 +22,10 @@ export interface PeerTransportOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly random: Random;
+  /** Largest frame taken from a peer. */
+  readonly maxFrameBytes: number;
+  /** Told of every stream that is ended for what came on it, with the reason. */
+  readonly refused: (path: string, reason: string) => void;
   /** How long a peer may take to let a call in, milliseconds. @default 3000 */
   readonly connectTimeoutMs?: number;
 }
@@ -45,7 +49,11 @@ export class GrpcPeerTransport implements PeerTransport {
   }
 
   connect(peer: PeerAddress): PeerStream {
-    const stream = new FramedStream();
+    const { maxFrameBytes, refused } = this.options;
+    const stream = new FramedStream({
+      maxFrameBytes,
+      refused: (reason) => refused(PeerService.exchange.path, reason),
+    });
     // A channel of its own for each stream: the name is looked up anew, and no backoff of an earlier one delays it.
     const client = new Client(hostPort(peer.host, peer.port), plaintext(), ownChannel());
     this.dial(peer, client, stream, 0);

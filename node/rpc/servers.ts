@@ -27,6 +27,11 @@ const CLIENT_CONNECTION_AGE_MS = 5 * 60_000;
 const PROTO_DIRECTORY = join(import.meta.dirname, '../../proto');
 const KV_SERVICE = 'kvstore.KeyValueStore';
 
+/** Largest frame between peers. */
+export function maxPeerFrameBytes({ maxValueBytes }: Pick<NodeConfig, 'maxValueBytes'>): number {
+  return PEER_BATCH_BYTES + 2 * maxValueBytes;
+}
+
 export interface ServersOptions {
   readonly config: NodeConfig;
   readonly replica: Replica;
@@ -54,7 +59,10 @@ export class Servers {
       maxMessageBytes: Math.max(MIN_CLIENT_MESSAGE_BYTES, config.maxValueBytes + MESSAGE_OVERHEAD_BYTES),
       maxConnectionAgeMs: CLIENT_CONNECTION_AGE_MS,
     });
-    this.peer = new RpcServer({ maxMessageBytes: PEER_BATCH_BYTES + 2 * config.maxValueBytes });
+    this.peer = new RpcServer({
+      maxMessageBytes: maxPeerFrameBytes(config),
+      tooLarge: (path) => metrics.countRefusedCall(path, 'too-large'),
+    });
     const handlers: Omit<HandlerOptions, 'admit'> = {
       clock: options.clock,
       logger: options.logger,
@@ -146,16 +154,25 @@ export class Servers {
   }
 
   private addPeerServices(options: ServersOptions, handlers: HandlerOptions): void {
-    const { clock, config, notReadyReason, replica, softwareVersion } = options;
+    const { clock, config, metrics, notReadyReason, replica, softwareVersion } = options;
+    const { partitions } = config;
     const admin = createAdminService({
       replica,
       softwareVersion,
+      partitions,
       clock,
       diskSpace: () => diskSpace(config.dataDir),
       notReadyReason,
       handlers,
     });
-    this.peer.addService(peerServiceDefinition, createPeerService(replica, handlers));
+    const peer = createPeerService({
+      replica,
+      partitions,
+      maxFrameBytes: maxPeerFrameBytes(config),
+      handlers,
+      refused: (path, reason) => metrics.countRefusedCall(path, reason),
+    });
+    this.peer.addService(peerServiceDefinition, peer);
     this.peer.addService(adminServiceDefinition, admin);
   }
 }

@@ -4,7 +4,13 @@ import { systemClock, systemScheduler, type Clock } from '../../common/clock.ts'
 import { KvError } from '../../common/errors.ts';
 import { createLogger } from '../../common/log.ts';
 import { systemRandom } from '../../common/random.ts';
-import { PeerService, type PeerFrame, type RecordsChunk } from '../../proto/gen/peer.ts';
+import {
+  PeerService,
+  type PeerFrame,
+  type PullRecordsRequest,
+  type RecordsChunk,
+  Refusal_Reason,
+} from '../../proto/gen/peer.ts';
 import type { PeerStream } from '../../node/replication/transport.ts';
 import {
   Client,
@@ -21,6 +27,7 @@ import { ProofGuard } from '../../node/rpc/proof-guard.ts';
 
 const secret = Buffer.alloc(32, 1);
 const HOST = '127.0.0.1';
+const MAX_FRAME_BYTES = 64 * 1024 * 1024;
 
 /** A clock whose wall is off by some milliseconds. */
 const clockOff = (offsetMs: number): Clock => ({
@@ -47,7 +54,10 @@ async function serve(
     clock: systemClock,
     refused: (_path, reason) => refusals.push(reason),
   });
-  const server = new RpcServer({ maxMessageBytes: 64 * 1024 * 1024 });
+  const server = new RpcServer({
+    maxMessageBytes: MAX_FRAME_BYTES,
+    tooLarge: () => void refusals.push('too-large'),
+  });
   const replica = {
     acceptStream(stream: PeerStream): void {
       accepted.push(stream);
@@ -65,7 +75,14 @@ async function serve(
     admit: (path: string, metadata: Metadata) => guard.check(path, metadata),
     observe: () => undefined,
   };
-  server.addService(peerServiceDefinition, createPeerService(replica, handlers));
+  const service = createPeerService({
+    replica,
+    partitions: 16,
+    maxFrameBytes: MAX_FRAME_BYTES,
+    handlers,
+    refused: (_path, reason) => void refusals.push(reason),
+  });
+  server.addService(peerServiceDefinition, service);
   const port = await server.bind(HOST, 0);
   return {
     port,
@@ -81,7 +98,15 @@ async function serve(
 function transport(
   options: { secret?: Buffer; clock?: Clock; connectTimeoutMs?: number } = {},
 ): GrpcPeerTransport {
-  const parts = { nodeId: 'a', secret, clock: systemClock, scheduler: systemScheduler, random: systemRandom };
+  const parts = {
+    nodeId: 'a',
+    secret,
+    clock: systemClock,
+    scheduler: systemScheduler,
+    random: systemRandom,
+    maxFrameBytes: MAX_FRAME_BYTES,
+    refused: () => undefined,
+  };
   return new GrpcPeerTransport({ ...parts, ...options });
 }
 
@@ -93,8 +118,10 @@ const echo = (stream: PeerStream): void => {
   });
 };
 
+const header = { clusterId: '', epoch: 0, sender: 'a', senderIncarnation: 1, recipient: 'b' };
+
 const frame = (id: number, bytes = 1): PeerFrame => ({
-  header: { clusterId: '', epoch: id, sender: 'a', senderIncarnation: 1, recipient: 'b' },
+  header: { ...header, epoch: id },
   body: {
     $case: 'repair',
     value: {
@@ -104,6 +131,16 @@ const frame = (id: number, bytes = 1): PeerFrame => ({
     },
   },
 });
+
+/** A field that holds an encoded message, by its number. */
+function nested(field: number, message: Buffer): Buffer {
+  const length: number[] = [];
+  for (let rest = message.length; ; rest >>>= 7) {
+    length.push(rest > 0x7f ? (rest & 0x7f) | 0x80 : rest);
+    if (rest <= 0x7f) break;
+  }
+  return Buffer.concat([Buffer.from([(field << 3) | 2, ...length]), message]);
+}
 
 /** Sends frames and waits until as many have come back, or the stream has ended. */
 function exchange(
@@ -208,21 +245,106 @@ describe('peer transport over gRPC', () => {
     expect((await ended).error).to.include({ code: 'RESOURCE_EXHAUSTED' });
   });
 
-  it('ends the stream on a malformed frame, with INVALID_ARGUMENT for its sender', async () => {
-    const closed = Promise.withResolvers<Error | undefined>();
-    await using server = await serve((stream) => {
-      stream.handle({ onFrame: () => undefined, onDrain: () => undefined, onClose: closed.resolve });
+  const refusedFrames = [
+    {
+      what: 'a malformed frame',
+      bytes: () => Buffer.from([0x0a, 0xff]),
+      code: status.INVALID_ARGUMENT,
+      reason: 'malformed',
+      words: 'malformed frame',
+    },
+    {
+      what: 'a frame above the limit',
+      bytes: () => Buffer.alloc(MAX_FRAME_BYTES + 1),
+      code: status.RESOURCE_EXHAUSTED,
+      reason: 'too-large',
+      words: 'larger than max',
+    },
+    {
+      what: 'a small frame of very many elements',
+      // 300,000 empty records of a repair, of two bytes each.
+      bytes: () => nested(10, Buffer.alloc(600_000, Buffer.from([0x12, 0]))),
+      code: status.RESOURCE_EXHAUSTED,
+      reason: 'too-large',
+      words: 'more than 200000 elements',
+    },
+    {
+      what: 'a small map of very many members',
+      bytes: () => nested(7, nested(1, Buffer.alloc(600_000, Buffer.from([0x4a, 0])))),
+      code: status.RESOURCE_EXHAUSTED,
+      reason: 'too-large',
+      words: 'more than 200000 elements',
+    },
+  ];
+  for (const { what, bytes, code, reason, words } of refusedFrames) {
+    it(`ends the stream on ${what}, says why, and counts it`, async () => {
+      const closed = Promise.withResolvers<Error | undefined>();
+      const frames: PeerFrame[] = [];
+      await using server = await serve((stream) => {
+        stream.handle({
+          onFrame: (received) => void frames.push(received),
+          onDrain: () => undefined,
+          onClose: closed.resolve,
+        });
+      });
+      const options = { 'grpc.max_send_message_length': -1 };
+      const client = new Client(`${HOST}:${server.port}`, plaintext(), options);
+      const { path } = PeerService.exchange;
+      const same = (buffer: Buffer): Buffer => buffer;
+      const call = client.makeBidiStreamRequest(path, same, same, proof({}));
+      call.write(bytes());
+      const result = await statusOf(call);
+      expect({ code: result.code, reasons: server.refusals }).to.deep.equal({ code, reasons: [reason] });
+      expect(result.details).to.contain(words);
+      expect(await closed.promise).to.be.instanceOf(KvError);
+      expect(frames).to.deep.equal([]);
+      client.close();
     });
-    const client = new Client(`${HOST}:${server.port}`, plaintext());
-    const { path } = PeerService.exchange;
-    const same = (bytes: Buffer): Buffer => bytes;
-    const call = client.makeBidiStreamRequest(path, same, same, proof({}));
-    call.write(Buffer.from([0x0a, 0xff]));
-    const result = await statusOf(call);
-    expect(result.code).to.equal(status.INVALID_ARGUMENT);
-    expect(await closed.promise).to.be.instanceOf(KvError);
-    client.close();
+  }
+
+  it('counts by its reason what it refuses to talk about', async () => {
+    await using server = await serve((stream) => {
+      stream.handle({
+        onFrame: () => {
+          const value = { reason: Refusal_Reason.WRONG_CLUSTER, message: 'no', map: undefined };
+          stream.send({ header: frame(1).header, body: { $case: 'refusal', value } });
+          stream.close();
+        },
+        onDrain: () => undefined,
+        onClose: () => undefined,
+      });
+    });
+    await exchange(transport().connect({ nodeId: 'b', host: HOST, port: server.port }), [frame(1)]);
+    expect(server.refusals).to.deep.equal(['wrong-cluster']);
   });
+
+  const badRequests: readonly [string, Partial<PullRecordsRequest>, string][] = [
+    ['no header', { header: undefined }, 'the header is missing'],
+    ['a header of nobody', { header: { ...header, sender: '' } }, 'sender has 0 bytes'],
+    ['a partition that is not there', { partitions: [16] }, 'there is no partition 16'],
+    [
+      'a place in one that is not there',
+      { after: { partition: 16, key: Buffer.alloc(1) } },
+      'no partition 16',
+    ],
+    [
+      'a place behind all keys',
+      { after: { partition: 1, key: Buffer.alloc(1025) } },
+      'after.key has 1025 bytes',
+    ],
+    ['more partitions than there are', { partitions: Array.from({ length: 17 }, () => 1) }, '17 partitions'],
+  ];
+  for (const [what, change, words] of badRequests) {
+    it(`refuses to stream records for a request with ${what}`, async () => {
+      await using server = await serve(echo);
+      const peer = { nodeId: 'b', host: HOST, port: server.port };
+      const request = { header, after: undefined, partitions: [], ...change };
+      const pulled = collect(transport().pullRecords(peer, request, new AbortController().signal));
+      const error = await pulled.catch((thrown: unknown) => thrown);
+      expect(error).to.include({ code: 'INVALID_ARGUMENT' });
+      expect((error as Error).message).to.contain(words);
+    });
+  }
 
   it('says where a peer cannot be reached', async () => {
     const server = await serve(echo);
@@ -237,7 +359,7 @@ describe('peer transport over gRPC', () => {
   it('streams records, and resumes nothing by itself', async () => {
     const chunk = { head: 7, incarnation: 1, records: [], last: undefined, complete: true, horizonMs: 0 };
     await using server = await serve(echo, [chunk]);
-    const request = { header: undefined, after: undefined, partitions: [] };
+    const request = { header, after: undefined, partitions: [] };
     const peer = { nodeId: 'b', host: HOST, port: server.port };
     const chunks = await collect(transport().pullRecords(peer, request, new AbortController().signal));
     expect(chunks).to.deep.equal([chunk]);
@@ -251,7 +373,7 @@ describe('peer transport over gRPC', () => {
       expect((await exchange(stranger.connect(peer), [frame(1)])).error).to.include({
         code: 'UNAUTHENTICATED',
       });
-      const request = { header: undefined, after: undefined, partitions: [] };
+      const request = { header, after: undefined, partitions: [] };
       const pulled = collect(stranger.pullRecords(peer, request, new AbortController().signal));
       expect(await pulled.catch((error: unknown) => error)).to.include({ code: 'UNAUTHENTICATED' });
       expect(server.refusals).to.deep.equal(['bad-proof', 'bad-proof']);
@@ -280,7 +402,7 @@ describe('peer transport over gRPC', () => {
         expect(epochs).to.deep.equal([1, 2]);
         expect(server.refusals).to.deep.equal(['outside-window']);
         // The offset is remembered: no further call is refused.
-        const request = { header: undefined, after: undefined, partitions: [] };
+        const request = { header, after: undefined, partitions: [] };
         await collect(late.pullRecords(peer, request, new AbortController().signal));
         expect(server.refusals).to.have.length(1);
       });
