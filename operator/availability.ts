@@ -1,4 +1,5 @@
 import { type ClusterMap, quorumOf } from '../model/cluster-map.ts';
+import { replicaSets } from '../model/replica-sets.ts';
 import type { GetStatusResponse } from '../proto/gen/admin.ts';
 import { StoreState } from '../proto/gen/peer.ts';
 
@@ -51,16 +52,18 @@ export function availabilityOf(map: ClusterMap | undefined, nodes: readonly Aske
 function partitionsWithoutQuorum(map: ClusterMap, nodes: readonly AskedNode[]): readonly number[] {
   const network = new Network(map, nodes);
   const decided = new Map<string, boolean>();
-  return map.assignment.flatMap((replicas, partition) => {
-    const set = replicas.toSorted((a, b) => a - b);
-    const key = set.join();
-    let available = decided.get(key);
-    if (available === undefined) {
-      available = network.hasQuorum(set.map((index) => map.members[index]?.nodeId ?? ''));
-      decided.set(key, available);
-    }
-    return available ? [] : [partition];
-  });
+  const isAvailable = (set: readonly string[]): boolean => {
+    const key = set.toSorted().join(' ');
+    const known = decided.get(key);
+    if (known !== undefined) return known;
+    const available = network.hasQuorum(set);
+    decided.set(key, available);
+    return available;
+  };
+  // A partition that moves is written to the old and to the new owners.
+  return map.assignment.flatMap((_replicas, partition) =>
+    replicaSets(map, partition).write.every(isAvailable) ? [] : [partition],
+  );
 }
 
 /** Who is active and who reaches whom, as far as anybody who answered knows. */
