@@ -26,6 +26,8 @@ export class Standing {
   private readonly marks: PartitionSet;
   private hasBegun: boolean;
   private writing: Promise<void> = Promise.resolve();
+  /** Counts losses: a gain that was being written when one came is none. */
+  private losses = 0;
 
   constructor(store: Store, identity: VolumeIdentity) {
     this.store = store;
@@ -60,7 +62,7 @@ export class Standing {
   /** From now on a partition that is not readable has lost its data, or has yet to get it. Durable when it resolves. */
   async begin(): Promise<void> {
     if (this.hasBegun) return;
-    await this.write(true, this.marks);
+    await this.inTurn(() => this.write(this.marks));
     this.hasBegun = true;
     this.changed();
   }
@@ -69,45 +71,59 @@ export class Standing {
   async markReadable(partitions: Iterable<number>): Promise<void> {
     const added = [...partitions].filter((partition) => !this.marks.has(partition));
     if (added.length === 0) return;
-    const next = this.marks.copy();
-    for (const partition of added) next.add(partition);
-    await this.write(true, next);
-    this.hasBegun = true;
-    for (const partition of added) this.marks.add(partition);
-    this.changed();
+    const { losses } = this;
+    await this.inTurn(async () => {
+      if (this.losses !== losses) return;
+      const next = this.marks.copy();
+      for (const partition of added) next.add(partition);
+      await this.write(next);
+      if (this.losses !== losses) return;
+      this.hasBegun = true;
+      for (const partition of added) this.marks.add(partition);
+      this.changed();
+    });
   }
 
   /** The partitions serve no reads any more; durable when it resolves. */
   async unmark(partitions: Iterable<number>): Promise<void> {
     const removed = [...partitions].filter((partition) => this.marks.has(partition));
     if (removed.length === 0) return;
-    for (const partition of removed) this.marks.delete(partition);
-    this.changed();
-    await this.write(true, this.marks);
-  }
-
-  /** The volume goes on under a new incarnation with the partitions it can still be trusted with; durable when it resolves. */
-  async renew(readable: readonly number[]): Promise<void> {
-    await this.write(true, PartitionSet.of(readable, this.store.partitions));
+    await this.lose(removed);
   }
 
   /** This volume has lost something it acknowledged: nothing of it serves reads. Durable when it resolves. */
   async loseAll(): Promise<void> {
     this.hasBegun = true;
-    this.marks.clear();
-    this.changed();
-    await this.write(true, this.marks);
+    await this.lose([...this.marks]);
   }
 
-  /** One write after the other: a later one must not be overtaken by an earlier one's marks. */
-  private write(begun: boolean, marks: PartitionSet): Promise<void> {
+  /** The marks count for the incarnation that the volume has by now; durable when it resolves. */
+  async renew(): Promise<void> {
+    await this.inTurn(() => this.write(this.marks));
+  }
+
+  private lose(partitions: readonly number[]): Promise<void> {
+    this.losses += 1;
+    for (const partition of partitions) this.marks.delete(partition);
+    this.changed();
+    return this.inTurn(() => this.write(this.marks));
+  }
+
+  /** One change after the other: a later one must not be overtaken by an earlier one's marks. */
+  private inTurn(change: () => Promise<void>): Promise<void> {
+    const done = this.writing.then(change);
+    this.writing = done.catch(() => undefined);
+    return done;
+  }
+
+  private write(marks: PartitionSet): Promise<void> {
     const readable = marks.toBytes().toString('hex');
     const { incarnation } = this.identity;
-    const written = this.writing.then(() =>
-      writeJsonMeta(this.store, META, FORMAT, { begun, readable, incarnation } satisfies StoredStanding),
-    );
-    this.writing = written.catch(() => undefined);
-    return written;
+    return writeJsonMeta(this.store, META, FORMAT, {
+      begun: true,
+      readable,
+      incarnation,
+    } satisfies StoredStanding);
   }
 
   private changed(): void {

@@ -1,8 +1,9 @@
-import type { Clock } from '../../common/clock.ts';
+import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import { PartitionSet } from '../cluster/partition-set.ts';
 import type { Store } from '../storage/store.ts';
 import type { Consistency, KeyPage, ListKeysOperation } from './engine.ts';
+import { settleBy } from './deadline.ts';
 import { isLive } from './live-value.ts';
 import { type ListedPage, listLocal } from './local-listing.ts';
 import type { ReplicationMetrics } from './metrics.ts';
@@ -15,6 +16,7 @@ export interface ListingsOptions {
   readonly store: Store;
   readonly topology: Topology;
   readonly clock: Clock;
+  readonly scheduler: Scheduler;
   readonly metrics: ReplicationMetrics;
   /** Questions to a connected replica. */
   readonly remote: (nodeId: string) => RemoteRequests | undefined;
@@ -44,11 +46,7 @@ export class Listings {
     let after = operation.startAfter;
     for (;;) {
       if (clock.monotonicMs() >= operation.deadlineMs) {
-        throw new KvError(
-          'DEADLINE_EXCEEDED',
-          'the deadline passed during the listing: ask for smaller pages',
-          { retryable: true },
-        );
+        throw timeUp();
       }
       const limit = operation.limit - keys.length;
       const merged = mergePages(await this.pages(operation, after, limit));
@@ -77,21 +75,31 @@ export class Listings {
     for (;;) {
       const cover = this.cover(operation.consistency, failed);
       const epoch = this.options.topology.epoch;
-      const answers = await Promise.all(
-        [...cover].map(async ([nodeId, partitions]) => {
-          try {
-            return await this.page(nodeId, partitions, operation, after, limit);
-          } catch (error) {
-            // Of the others the page is asked again, of whoever is left.
-            if (nodeId === this.options.topology.nodeId) throw error;
-            failed.add(nodeId);
-            return undefined;
-          }
-        }),
+      const answers = await this.inTime(
+        operation,
+        Promise.all(
+          [...cover].map(async ([nodeId, partitions]) => {
+            try {
+              return await this.page(nodeId, partitions, operation, after, limit);
+            } catch (error) {
+              // Of the others the page is asked again, of whoever is left.
+              if (nodeId === this.options.topology.nodeId) throw error;
+              failed.add(nodeId);
+              return undefined;
+            }
+          }),
+        ),
       );
       const pages = answers.flatMap((page) => page ?? []);
       if (pages.length === answers.length && this.options.topology.epoch === epoch) return pages;
     }
+  }
+
+  /** What peers that never answer hold is let go at the deadline, or when nobody waits any more. */
+  private async inTime<T>({ deadlineMs, signal }: ListKeysOperation, work: Promise<T>): Promise<T> {
+    const settled = settleBy<T>(this.options, deadlineMs, timeUp, signal);
+    work.then(settled.resolve, (error: unknown) => settled.reject(error as Error));
+    return settled.promise;
   }
 
   private page(
@@ -153,4 +161,10 @@ export class Listings {
     this.options.metrics.count('unavailable');
     return new KvError('UNAVAILABLE', message);
   }
+}
+
+function timeUp(): KvError {
+  return new KvError('DEADLINE_EXCEEDED', 'the deadline passed during the listing: ask for smaller pages', {
+    retryable: true,
+  });
 }

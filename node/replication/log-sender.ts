@@ -74,6 +74,11 @@ export class LogSender {
   onAck(ack: Ack): void {
     const { options } = this;
     if (ack.incarnation !== options.incarnation) return;
+    if (ack.applied > options.store.head) {
+      throw new Error(
+        `entries through ${ack.applied} were acknowledged, and the log ends at ${options.store.head}`,
+      );
+    }
     while (this.unacked[0] !== undefined && this.unacked[0].through <= ack.applied) {
       this.unackedBytes -= this.unacked.shift()?.bytes ?? 0;
     }

@@ -1,5 +1,5 @@
 import type { Clock, Scheduler } from '../../common/clock.ts';
-import { messageOf } from '../../common/errors.ts';
+import { KvError, messageOf } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import { type Entries, type Hello, Refusal_Reason } from '../../proto/gen/peer.ts';
 import type { VolumeIdentity } from '../cluster/identity.ts';
@@ -84,7 +84,7 @@ export class PeerSession {
     this.incarnation = link.peerIncarnation;
     this.uncleanBoot = hello.uncleanBoot;
     this.current = stateOfHello(hello, options.clock.wallMs(), options.store.partitions);
-    this.remote = new RemoteRequests(this.peer, options.scheduler, (body) => void link.send(body));
+    this.remote = new RemoteRequests(this.peer, options, (body) => void link.send(body));
     const cursor = cursorOn(options.store, this.peer, this.incarnation) ?? hello.logBase;
     tail.begin({
       incarnation: this.incarnation,
@@ -130,7 +130,7 @@ export class PeerSession {
       this.dispatch(body);
     } catch (error) {
       this.options.logger.warn({ peer: this.peer, error }, 'a frame of a peer could not be applied');
-      this.link.refuse(Refusal_Reason.BAD_FRAME, messageOf(error));
+      this.giveUp(error);
     }
   }
 
@@ -192,6 +192,12 @@ export class PeerSession {
     if (!before && this.receiver.hasGap) this.onStateChange();
   }
 
+  /** Too much waits for the disk here: nothing is wrong with the peer, which tries again after a while. */
+  private giveUp(error: unknown): void {
+    if (error instanceof KvError && error.code === 'RESOURCE_EXHAUSTED') this.link.close(error);
+    else this.link.refuse(Refusal_Reason.BAD_FRAME, messageOf(error));
+  }
+
   private become(state: PeerState, heartbeat = false): void {
     const before = this.current;
     const first = heartbeat && !this.heardOf;
@@ -215,7 +221,7 @@ export class PeerSession {
       this.link.send(await this.options.requests.answer(request));
     } catch (error) {
       this.options.logger.warn({ peer: this.peer, error }, 'a request of a peer failed');
-      this.link.refuse(Refusal_Reason.BAD_FRAME, messageOf(error));
+      this.giveUp(error);
     }
   }
 

@@ -1,4 +1,4 @@
-import type { Scheduler } from '../../common/clock.ts';
+import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import { NO_VERSION } from '../../model/version.ts';
 import {
@@ -40,6 +40,10 @@ interface Waiting<T> {
   readonly reject: (error: Error) => void;
 }
 
+interface Asked extends Waiting<ReplyBody> {
+  readonly askedAtMs: number;
+}
+
 interface WaitingRead extends Waiting<RemoteRecord> {
   readonly key: Buffer;
 }
@@ -50,15 +54,22 @@ const MOST_KEYS_PER_FRAME = 512;
 export class RemoteRequests {
   private readonly peer: string;
   private readonly scheduler: Scheduler;
+  private readonly clock: Clock;
   private readonly send: (body: FrameBody) => void;
   private nextId = 1;
-  private readonly waiting = new Map<number, Waiting<ReplyBody>>();
+  /** In the order they were asked. */
+  private readonly waiting = new Map<number, Asked>();
   private collecting: WaitingRead[] = [];
   private ended: Error | undefined;
 
-  constructor(peer: string, scheduler: Scheduler, send: (body: FrameBody) => void) {
+  constructor(
+    peer: string,
+    time: { readonly clock: Clock; readonly scheduler: Scheduler },
+    send: (body: FrameBody) => void,
+  ) {
     this.peer = peer;
-    this.scheduler = scheduler;
+    this.clock = time.clock;
+    this.scheduler = time.scheduler;
     this.send = send;
   }
 
@@ -141,6 +152,16 @@ export class RemoteRequests {
     waiting?.resolve(body);
   }
 
+  /** Gives up what the peer has not answered for so long; call now and then. */
+  expire(limitMs: number): void {
+    const nowMs = this.clock.monotonicMs();
+    for (const [id, { askedAtMs, reject }] of this.waiting) {
+      if (nowMs - askedAtMs < limitMs) return;
+      this.waiting.delete(id);
+      reject(new KvError('UNAVAILABLE', `${this.peer} has not answered for ${limitMs / 1000} s`));
+    }
+  }
+
   end(reason: string): void {
     this.ended ??= new KvError('UNAVAILABLE', `the stream to ${this.peer} ended: ${reason}`);
     const all: Waiting<never>[] = [...this.waiting.values(), ...this.collecting.splice(0)];
@@ -156,7 +177,7 @@ export class RemoteRequests {
     if (this.ended !== undefined) throw this.ended;
     const id = this.nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<ReplyBody>();
-    this.waiting.set(id, { resolve, reject });
+    this.waiting.set(id, { resolve, reject, askedAtMs: this.clock.monotonicMs() });
     this.send(make(id));
     const reply = await promise;
     const picked = pick(reply);

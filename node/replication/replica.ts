@@ -147,7 +147,7 @@ class RunningReplica implements Replica {
       }),
       remote,
     });
-    const listings = new Listings({ store, topology, clock, metrics, remote });
+    const listings = new Listings({ store, topology, clock, scheduler, metrics, remote });
     const forwarder = new Forwarder({ topology, clock, scheduler, metrics, remote });
     const local: Pick<KeyValueEngine, 'put' | 'delete' | 'get'> = {
       put: (operation) => this.coordinator.put(operation),
@@ -424,7 +424,7 @@ class RunningReplica implements Replica {
   }
 
   /** Backups and snapshots take what clients may read; peers judge for themselves what they are given. */
-  private admitStream({ header }: PullRecordsRequest): void {
+  private admitStream({ header, partitions }: PullRecordsRequest): void {
     const { identity } = this;
     if (header === undefined) {
       if (this.refusal !== undefined) throw new KvError('UNAVAILABLE', this.refusal);
@@ -435,6 +435,11 @@ class RunningReplica implements Replica {
     }
     if (header.clusterId !== identity.clusterId) {
       throw new KvError('FAILED_PRECONDITION', `this node belongs to cluster ${identity.clusterId}`);
+    }
+    // Left out without a word, they would pass for empty.
+    const foreign = partitions.find((partition) => !this.topology.holds(partition));
+    if (foreign !== undefined) {
+      throw new KvError('UNAVAILABLE', `${identity.nodeId} does not keep partition ${foreign}`);
     }
   }
 
@@ -477,9 +482,8 @@ class RunningReplica implements Replica {
     try {
       // What it sent and lost is gone, but everything it acknowledged is here: it goes on serving.
       if (past === 'rolled-back') await this.standing.loseAll();
-      const readable = [...this.standing.readable];
       await this.identity.renew();
-      await this.standing.renew(readable);
+      await this.standing.renew();
       this.memories.forgetAcknowledgements();
     } catch (error) {
       logger.error({ error: messageOf(error) }, 'the new incarnation could not be written');

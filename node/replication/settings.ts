@@ -22,6 +22,8 @@ export interface ReplicationSettings {
   readonly chunkBytes: number;
   /** How long a replica may take to answer a read before another one is asked as well, milliseconds. */
   readonly readHedgeMs: number;
+  /** How long a peer may take to answer a question, milliseconds. */
+  readonly answerMs: number;
   /** How long the copy of what peers have acknowledged may lag behind on disk, milliseconds. */
   readonly peerMemoryMs: number;
 }
@@ -38,5 +40,6 @@ export const DEFAULT_REPLICATION_SETTINGS: ReplicationSettings = {
   maxUnackedBytes: 8 * 1024 * 1024,
   chunkBytes: 256 * 1024,
   readHedgeMs: 50,
+  answerMs: 15_000,
   peerMemoryMs: 1_000,
 };

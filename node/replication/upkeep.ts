@@ -90,6 +90,7 @@ export class Upkeep {
         session.link.close(new Error(`nothing heard for ${settings.failureDetectionMs} ms`));
       } else {
         this.sendHeartbeat(session);
+        session.remote.expire(settings.answerMs);
       }
     }
     if (now - this.persistedAtMs >= settings.peerMemoryMs && !this.persisting) {

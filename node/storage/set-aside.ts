@@ -6,12 +6,12 @@ import { syncDirectory } from '../../common/synced-files.ts';
 export const LOG_DIRECTORY = 'log';
 export const STATE_DIRECTORY = 'state';
 const QUARANTINE = /^quarantine-(\d+)$/;
-/** Corrupt stores are evidence, but a volume that fills up with them helps nobody. */
-const KEPT = 2;
+/** Corrupt stores may be all that is left of some records, but a volume that fills up with them helps nobody. */
+const KEPT = 4;
 
 /**
  * Moves a corrupt store out of the way, into `quarantine-<n>` beneath its data directory, so that the next `openStore`
- * creates a blank one; the directory itself may be a mount point and stays. Only the newest two are kept. A crash in
+ * creates a blank one; the directory itself may be a mount point and stays. Only the newest four are kept. A crash in
  * the middle leaves a store that is corrupt for want of its other half, and is set aside in turn.
  *
  * The store must be closed. Returns the directory it was moved to.
