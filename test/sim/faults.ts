@@ -1,0 +1,293 @@
+import type { Dice } from './dice.ts';
+import type { FaultKind } from './fault-kinds.ts';
+import type { Member } from './member.ts';
+import type { SimStream } from './stream.ts';
+import { Volume } from './volume.ts';
+import type { World } from './world.ts';
+
+/** What undoes a fault when its time is over. */
+type Undo = () => void;
+
+/** Lets things go wrong, one after the other and at the same time, until it is stopped; then everything heals. */
+export class Faults {
+  private readonly world: World;
+  private readonly dice: Dice;
+  private readonly lasting = new Set<Undo>();
+  private stopped = false;
+
+  constructor(world: World, dice: Dice) {
+    this.world = world;
+    this.dice = dice;
+  }
+
+  start(): void {
+    const { time, settings } = this.world;
+    time.after(this.dice.wait(settings.faultEveryMs), () => {
+      if (this.stopped) return;
+      this.inflict(this.dice.pick(settings.faults));
+      this.start();
+    });
+  }
+
+  /** No more faults; what lasts ends now, and every member is started. */
+  stop(): void {
+    this.stopped = true;
+    for (const undo of [...this.lasting]) undo();
+    for (const member of this.world.members) if (!member.isUp) member.startAfter(0);
+    this.world.writer.kill();
+    this.world.writer.start();
+  }
+
+  private inflict(kind: FaultKind): void {
+    const { trace } = this.world;
+    const what = this.act(kind);
+    if (what !== undefined) trace.note(`fault: ${kind}`, () => what);
+  }
+
+  /** Does it, and says what was done; undefined when it cannot be done now. */
+  private act(kind: FaultKind): string | undefined {
+    switch (kind) {
+      case 'drop':
+        return this.dropStream();
+      case 'duplicate':
+        return this.loseAcknowledgements();
+      case 'reorder':
+        return this.overtake();
+      case 'delay':
+        return this.delayLink();
+      case 'partition':
+        return this.partition();
+      case 'one-way':
+        return this.oneWay();
+      case 'kill':
+      case 'power-cut':
+        return this.crash(this.dice.pick(this.world.members), kind === 'kill' ? 'killed' : 'power-cut');
+      case 'power-cut-of-all':
+        return this.world.members.map((member) => this.crash(member, 'power-cut')).join('; ');
+      case 'restart':
+        return this.restart();
+      case 'disk-loss':
+        return this.loseDisk();
+      case 'rollback':
+        return this.rollBack();
+      case 'disk-full':
+        return this.fillDisk();
+      case 'clock-jump':
+        return this.jumpClock();
+      case 'clock-drift':
+        return this.driftClock();
+      case 'slow-disk':
+        return this.slowDisk();
+      case 'pause':
+        return this.pause();
+      case 'writer-crash':
+        return this.crashWriter();
+      case 'map-change':
+        this.world.writer.change();
+        return 'soon';
+    }
+  }
+
+  /** Undoes after a while, or when all faults end. */
+  private later(forMs: number, undo: Undo): void {
+    const once = (): void => {
+      if (this.lasting.delete(once)) undo();
+    };
+    this.lasting.add(once);
+    this.world.time.after(forMs, once);
+  }
+
+  private member(): Member {
+    return this.dice.pick(this.world.members);
+  }
+
+  // The network
+
+  private stream(): SimStream | undefined {
+    const streams = this.world.network.openStreams().filter(({ other }) => other !== undefined);
+    return streams.length === 0 ? undefined : this.dice.pick(streams);
+  }
+
+  private dropStream(): string | undefined {
+    const { dice, world } = this;
+    const end = this.stream();
+    if (end?.other === undefined) return undefined;
+    world.network.breakStream(end, {
+      keptFrom: dice.below(end.underWay + 1),
+      keptTo: dice.below(end.other.underWay + 1),
+      tellOwner: dice.chance(0.8),
+      tellPeer: dice.chance(0.8),
+    });
+    if (dice.chance(0.5)) world.network.breakCalls(end.owner, end.peer);
+    return `${end.owner} - ${end.peer}`;
+  }
+
+  private loseAcknowledgements(): string | undefined {
+    const end = this.stream();
+    if (end === undefined) return undefined;
+    this.world.network.breakStream(end, { keptFrom: Infinity, keptTo: 0, tellOwner: true, tellPeer: true });
+    return `from ${end.owner} to ${end.peer} everything arrives, and nothing back`;
+  }
+
+  /** One end thinks the stream is broken and opens another; what it had sent on the old one comes late. */
+  private overtake(): string | undefined {
+    const end = this.stream();
+    if (end === undefined) return undefined;
+    const lateMs = this.dice.spread(5, 500);
+    end.delayUnderWay(lateMs);
+    end.fail(new Error('the stream broke'));
+    return `${end.underWay} frames from ${end.owner} to ${end.peer} come ${lateMs.toFixed(0)} ms late`;
+  }
+
+  private delayLink(): string {
+    const { dice, world } = this;
+    const [a, b] = dice.shuffled(world.names);
+    const link = world.network.link(a ?? '', b ?? '');
+    const extraMs = dice.spread(2, 300);
+    const forMs = dice.spread(50, 3000);
+    link.extraMs += extraMs;
+    this.later(forMs, () => (link.extraMs -= extraMs));
+    return `${a} > ${b} by ${extraMs.toFixed(0)} ms for ${forMs.toFixed(0)} ms`;
+  }
+
+  private partition(): string {
+    const { dice, world } = this;
+    const names = dice.shuffled(world.names);
+    const size = 1 + dice.below(names.length - 1);
+    const side = names.slice(0, size);
+    const other = names.slice(size);
+    const pairs = side.flatMap((a) => other.flatMap((b) => [`${a}>${b}`, `${b}>${a}`]));
+    return this.block(pairs, `${side.join(', ')} | ${other.join(', ')}`);
+  }
+
+  private oneWay(): string {
+    const { dice, world } = this;
+    const [from, ...others] = dice.shuffled(world.names);
+    const deaf = dice.chance(0.5) ? others : others.slice(0, 1);
+    const inward = dice.chance(0.5);
+    const pairs = deaf.map((to) => (inward ? `${to}>${from}` : `${from}>${to}`));
+    return this.block(pairs, `${pairs.join(', ')} carry nothing`);
+  }
+
+  private block(pairs: readonly string[], what: string): string {
+    const forMs = this.dice.spread(30, 3000);
+    const links = pairs.map((pair) => {
+      const [from = '', to = ''] = pair.split('>');
+      return this.world.network.link(from, to);
+    });
+    for (const link of links) link.block();
+    this.later(forMs, () => links.forEach((link) => link.open()));
+    return `${what} for ${forMs.toFixed(0)} ms`;
+  }
+
+  // Processes and machines
+
+  private crash(member: Member, how: 'killed' | 'power-cut'): string {
+    member.kill(how);
+    const delayMs = this.dice.spread(5, 1500);
+    member.startAfter(delayMs);
+    return `${member.nodeId}, back after ${delayMs.toFixed(0)} ms`;
+  }
+
+  private restart(): string | undefined {
+    const member = this.member();
+    if (member.running === undefined) return undefined;
+    const delayMs = this.dice.spread(5, 500);
+    member.restart(300, delayMs);
+    return member.nodeId;
+  }
+
+  private pause(): string {
+    const { dice } = this;
+    const member = this.member();
+    if (dice.chance(0.5)) {
+      const forMs = dice.spread(10, 2000);
+      member.pause(forMs);
+      return `${member.nodeId} for ${forMs.toFixed(0)} ms`;
+    }
+    const turnMs = dice.spread(0.1, 30);
+    const forMs = dice.spread(50, 3000);
+    member.setTurn(turnMs);
+    this.later(forMs, () => member.setTurn(0));
+    return `${member.nodeId} takes ${turnMs.toFixed(1)} ms a turn for ${forMs.toFixed(0)} ms`;
+  }
+
+  // Volumes
+
+  private loseDisk(): string | undefined {
+    const member = this.member();
+    if (!this.world.mayLose(member)) return undefined;
+    member.kill('power-cut');
+    this.world.lose(member, new Volume());
+    member.startAfter(this.dice.spread(5, 1000));
+    return member.nodeId;
+  }
+
+  private rollBack(): string | undefined {
+    const { dice, world } = this;
+    const member = this.member();
+    if (!world.mayLose(member)) return undefined;
+    const snapshot = member.volume.snapshot(dice);
+    world.time.after(dice.spread(20, 4000), () => {
+      if (this.stopped || !world.mayLose(member)) return;
+      member.kill('power-cut');
+      world.lose(member, snapshot);
+      member.rolledBack = true;
+      member.startAfter(dice.spread(5, 1000));
+      world.trace.note('rolled back', () => member.nodeId);
+    });
+    return `${member.nodeId}: snapshot taken`;
+  }
+
+  private fillDisk(): string | undefined {
+    const { dice } = this;
+    const member = this.member();
+    if (member.hasDiskTrouble) return undefined;
+    const roomBytes = Math.round(dice.spread(10, 20_000));
+    const forMs = dice.spread(50, 2000);
+    member.limitDisk(roomBytes);
+    this.later(forMs, () => member.limitDisk(undefined));
+    return `${member.nodeId} has ${roomBytes} bytes left for ${forMs.toFixed(0)} ms`;
+  }
+
+  private slowDisk(): string {
+    const { dice } = this;
+    const member = this.member();
+    const factor = dice.spread(3, 200);
+    const forMs = dice.spread(50, 3000);
+    member.diskSlowness *= factor;
+    this.later(forMs, () => (member.diskSlowness /= factor));
+    return `${member.nodeId} by ${factor.toFixed(0)} for ${forMs.toFixed(0)} ms`;
+  }
+
+  // Clocks
+
+  private jumpClock(): string {
+    const { dice } = this;
+    const member = this.member();
+    const byMs = Math.round(dice.spread(5, dice.pick([500, 3_600_000]))) * dice.pick([-1, 1]);
+    member.clock.jump(byMs);
+    return `${member.nodeId} by ${byMs} ms`;
+  }
+
+  private driftClock(): string {
+    const { dice } = this;
+    const member = this.member();
+    const rate = dice.spread(0.001, 0.2) * dice.pick([-1, 1]);
+    const forMs = dice.spread(200, 5000);
+    member.clock.drift(rate);
+    this.later(forMs, () => member.clock.drift(0));
+    return `${member.nodeId} by ${(rate * 100).toFixed(2)} % for ${forMs.toFixed(0)} ms`;
+  }
+
+  private crashWriter(): string {
+    const { world, dice } = this;
+    world.writer.kill();
+    const forMs = dice.spread(10, 2000);
+    this.later(forMs, () => {
+      world.writer.kill();
+      world.writer.start();
+    });
+    return `for ${forMs.toFixed(0)} ms`;
+  }
+}

@@ -1,0 +1,127 @@
+import type { ReplicationSettings } from '../../node/replication/settings.ts';
+import type { StoreLimits } from '../../node/storage/limits.ts';
+import type { Dice } from './dice.ts';
+import { FAULT_KINDS, type FaultKind } from './fault-kinds.ts';
+
+/** What clients do, as shares of their operations. */
+export interface WorkloadSettings {
+  readonly clients: number;
+  /** Of all clients together. */
+  readonly operations: number;
+  /** Mean pause of a client between operations, milliseconds. */
+  readonly thinkMs: number;
+  /** Written over and over. */
+  readonly hotKeys: number;
+  readonly coldKeys: number;
+  /** Share of operations on hot keys. */
+  readonly hot: number;
+  readonly put: number;
+  readonly delete: number;
+  readonly list: number;
+  /** Share of puts that expire. */
+  readonly ttl: number;
+  readonly largestValueBytes: number;
+  /** Share of operations at ONE and at ALL; the rest is at QUORUM. */
+  readonly one: number;
+  readonly all: number;
+  readonly timeoutMs: number;
+}
+
+/** Everything that a seed decides before the world begins. */
+export interface Settings {
+  readonly seed: number;
+  readonly nodes: number;
+  readonly partitions: number;
+  readonly network: { readonly baseMs: number; readonly jitterMs: number; readonly highWaterBytes: number };
+  readonly disk: { readonly operationMs: number; readonly syncMs: number; readonly commitMs: number };
+  /** Largest offset of a wall clock at the beginning, milliseconds. */
+  readonly clockOffsetMs: number;
+  readonly replication: Partial<ReplicationSettings>;
+  readonly limits: Partial<StoreLimits>;
+  readonly workload: WorkloadSettings;
+  readonly faults: readonly FaultKind[];
+  /** Mean time between faults of all kinds together, milliseconds. */
+  readonly faultEveryMs: number;
+  /** How many volumes may be lost or rolled back at the same time. */
+  readonly losses: number;
+}
+
+const FEWEST_FAULTS = 5;
+
+export function settingsOf(seed: number, dice: Dice): Settings {
+  const nodes = dice.pick([3, 3, 3, 3, 4, 5, 5, 6, 7]);
+  // Heartbeats and timeouts of a tenth to a half of the defaults: more faults in the same number of events.
+  const pace = dice.spread(0.1, 0.5);
+  const kinds = dice.shuffled(FAULT_KINDS);
+  const faults = kinds.slice(0, FEWEST_FAULTS + dice.below(FAULT_KINDS.length - FEWEST_FAULTS + 1));
+  const clients = 3 + dice.below(6);
+  return {
+    seed,
+    nodes,
+    partitions: dice.pick([4, 8, 16]),
+    network: {
+      baseMs: dice.spread(0.1, 5),
+      jitterMs: dice.spread(0.1, 5),
+      highWaterBytes: Math.round(dice.spread(2_000, 1_000_000)),
+    },
+    disk: {
+      operationMs: dice.spread(0.01, 0.2),
+      syncMs: dice.spread(0.2, 8),
+      commitMs: dice.spread(0.5, 15),
+    },
+    clockOffsetMs: dice.pick([0, 5, 50, 400]),
+    replication: replicationOf(dice, pace),
+    limits: limitsOf(dice),
+    workload: workloadOf(dice, clients),
+    faults,
+    faultEveryMs: dice.spread(80, 800),
+    losses: dice.chance(0.7) ? 1 : Math.floor(nodes / 2),
+  };
+}
+
+function replicationOf(dice: Dice, pace: number): Partial<ReplicationSettings> {
+  return {
+    heartbeatMs: 500 * pace,
+    failureDetectionMs: 2000 * pace,
+    handshakeMs: 5000 * pace,
+    reconnect: { initialMs: 100 * pace, maxMs: 2000 * pace },
+    peerMemoryMs: 1000 * pace,
+    entriesFrameBytes: Math.round(dice.spread(200, 50_000)),
+    maxUnackedBytes: Math.round(dice.spread(2_000, 500_000)),
+    chunkBytes: Math.round(dice.spread(500, 50_000)),
+    readHedgeMs: dice.spread(5, 100),
+  };
+}
+
+function limitsOf(dice: Dice): Partial<StoreLimits> {
+  return {
+    segmentBytes: Math.round(dice.spread(3_000, 100_000)),
+    // Small enough to fall off in some seeds, and to never do it in others.
+    logBytes: Math.round(dice.spread(10_000, 3_000_000)),
+    checkpointMs: dice.spread(5, 200),
+    checkpointRecords: dice.pick([5, 50, 1000]),
+    tailBytes: Math.round(dice.spread(1_000, 1_000_000)),
+    overlayBytes: Math.round(dice.spread(20_000, 2_000_000)),
+    sequenceStep: dice.pick([4, 64, 4096]),
+    clockStepMs: dice.pick([5, 50, 500]),
+  };
+}
+
+function workloadOf(dice: Dice, clients: number): WorkloadSettings {
+  return {
+    clients,
+    operations: 1000 + dice.below(300),
+    thinkMs: dice.spread(5, 120),
+    hotKeys: 1 + dice.below(6),
+    coldKeys: 20 + dice.below(200),
+    hot: dice.between(0.2, 0.8),
+    put: dice.between(0.3, 0.6),
+    delete: dice.between(0.03, 0.2),
+    list: dice.between(0, 0.02),
+    ttl: dice.pick([0, 0.1, 0.3]),
+    largestValueBytes: dice.pick([20, 200, 2_000, 20_000]),
+    one: dice.pick([0, 0.2, 0.5]),
+    all: dice.pick([0, 0.05, 0.2]),
+    timeoutMs: dice.spread(200, 2000),
+  };
+}

@@ -1,0 +1,79 @@
+import { byteString } from '../../common/bytes.ts';
+import { compareVersions, formatVersion, NO_VERSION, type Version } from '../../model/version.ts';
+import type { LogStore } from '../../node/storage/log-store.ts';
+import type { ApplyResult, LogCursor, Mutation } from '../../node/storage/store.ts';
+import { operationIdOf } from './values.ts';
+
+export interface WatchOptions {
+  readonly nodeId: string;
+  readonly violated: (what: string, key?: string) => void;
+  /** A value of this operation has been applied somewhere. */
+  readonly applied: (operationId: number, version: Version) => void;
+}
+
+/**
+ * Watches one member's store over all its lives: what it once called durable stays, and versions of a key never go down
+ * (PROTOCOL 2, 4), but for volumes that were lost.
+ */
+export class StoreWatch {
+  private readonly options: WatchOptions;
+  /** Newest version of each key that was called durable. */
+  private durable = new Map<string, Version>();
+
+  constructor(options: WatchOptions) {
+    this.options = options;
+  }
+
+  /** A process has opened the volume. */
+  opened(store: LogStore): void {
+    for (const [key, version] of this.durable) {
+      const held = store.get(Buffer.from(key, 'latin1'))?.version ?? NO_VERSION;
+      if (compareVersions(held, version) >= 0) continue;
+      this.options.violated(
+        `${this.options.nodeId} called ${formatVersion(version)} of ${key} durable and holds ${formatVersion(held)} after a restart`,
+        key,
+      );
+    }
+    const apply = store.apply.bind(store);
+    store.apply = (mutations, cursor) => this.watched(apply, mutations, cursor);
+  }
+
+  /** The volume is another one from now on. */
+  forget(): void {
+    this.durable = new Map();
+  }
+
+  private watched(
+    apply: LogStore['apply'],
+    mutations: readonly Mutation[],
+    cursor: LogCursor | undefined,
+  ): ApplyResult {
+    const { durable } = this;
+    const result = apply(mutations, cursor);
+    mutations.forEach(({ record, key }, index) => {
+      const outcome = result.outcomes[index];
+      if (outcome?.kind !== 'applied') return;
+      if (!record.tombstone) this.options.applied(operationIdOf(record.value), record.version);
+      const before = outcome.previous?.version ?? NO_VERSION;
+      if (compareVersions(record.version, before) <= 0) {
+        this.options.violated(
+          `${this.options.nodeId} replaced ${formatVersion(before)} of ${key.toString()} by ${formatVersion(record.version)}`,
+          byteString(key),
+        );
+      }
+    });
+    result.durable.then(
+      () => {
+        mutations.forEach(({ record, key }, index) => {
+          const outcome = result.outcomes[index];
+          const version = outcome?.kind === 'superseded' ? outcome.by : record.version;
+          const name = byteString(key);
+          const before = durable.get(name);
+          if (before === undefined || compareVersions(version, before) > 0) durable.set(name, version);
+        });
+      },
+      () => undefined,
+    );
+    return result;
+  }
+}

@@ -1,0 +1,185 @@
+import type { ClusterMap } from '../../model/cluster-map.ts';
+import { compareVersions, NO_VERSION } from '../../model/version.ts';
+import type { StoredRecord } from '../../node/storage/store.ts';
+import { Checker, type Invariant } from './checker.ts';
+import { Client } from './client.ts';
+import { SimClock } from './clock.ts';
+import { Dice } from './dice.ts';
+import { Faults } from './faults.ts';
+import type { ClockBounds } from './key-history.ts';
+import { MapWriter } from './map-writer.ts';
+import { Member, type MemberContext } from './member.ts';
+import { SimNetwork } from './network.ts';
+import { type Settings, settingsOf } from './settings.ts';
+import { StoreWatch } from './store-watch.ts';
+import { SimTime } from './time.ts';
+import { Trace } from './trace.ts';
+import type { Volume } from './volume.ts';
+
+export interface WorldOptions {
+  readonly seed: number;
+  /** Keeps the lines of the history. */
+  readonly keepTrace: boolean;
+}
+
+/** A cluster of the real code with its clients and its misfortunes: everything in it follows from the seed. */
+export class World {
+  readonly settings: Settings;
+  readonly time = new SimTime();
+  readonly trace: Trace;
+  readonly network: SimNetwork;
+  readonly members: readonly Member[];
+  readonly writer: MapWriter;
+  readonly checker: Checker;
+  readonly faults: Faults;
+  private readonly dice: Dice;
+  private readonly clients: readonly Client[];
+  /** Members whose volume was lost, with what they must hold before they count as whole again. */
+  private readonly suspects = new Map<Member, ReadonlyMap<string, StoredRecord['version']>>();
+  private operationsLeft: number;
+
+  constructor({ seed, keepTrace }: WorldOptions) {
+    const dice = new Dice(seed);
+    this.settings = settingsOf(seed, dice.fork());
+    this.dice = dice.fork();
+    const { settings, time } = this;
+    this.trace = new Trace(() => time.nowMs, keepTrace);
+    this.checker = new Checker({ now: () => time.nowMs, clocks: () => this.clockBounds() });
+    this.network = this.makeNetwork();
+    const context: MemberContext = {
+      time,
+      trace: this.trace,
+      network: this.network,
+      settings,
+      names: () => this.names,
+      violated: (what) => this.violated('nodes do not stop by themselves', what),
+    };
+    this.members = Array.from({ length: settings.nodes }, (_, index) =>
+      this.makeMember(context, `kv-${index}`),
+    );
+    const common = { time, trace: this.trace, network: this.network, settings };
+    this.writer = new MapWriter({ ...common, dice: this.dice.fork(), names: () => this.names });
+    this.operationsLeft = settings.workload.operations;
+    this.clients = Array.from({ length: settings.workload.clients }, (_, index) =>
+      this.makeClient(`client-${index}`),
+    );
+    this.faults = new Faults(this, this.dice.fork());
+  }
+
+  get names(): readonly string[] {
+    return this.members.map(({ nodeId }) => nodeId);
+  }
+
+  get map(): ClusterMap | undefined {
+    return this.writer.map;
+  }
+
+  violated(invariant: Invariant, what: string, key?: string): void {
+    this.trace.line(`VIOLATED ${invariant}: ${what}`);
+    this.checker.violated(invariant, what, key);
+  }
+
+  /** Every process and the writer of the map begin. */
+  start(): void {
+    for (const member of this.members) member.startAfter(this.dice.between(0, 50));
+    this.writer.start();
+  }
+
+  /** Resolves when every client is done. */
+  async work(): Promise<void> {
+    await Promise.all(this.clients.map((client) => client.run()));
+  }
+
+  /** Whether every member runs, serves, and has everything of all others. */
+  get inSync(): boolean {
+    return (
+      this.writer.idle &&
+      this.members.every(({ running }) => {
+        if (running === undefined || running.replica.notReadyReason !== undefined) return false;
+        return running.replica.map?.epoch === this.map?.epoch && running.replica.status().inSync;
+      })
+    );
+  }
+
+  /** Whether another volume may be lost now without losing what a majority acknowledged. */
+  mayLose(member: Member): boolean {
+    if (this.map?.initialised !== true) return false;
+    for (const [suspect, due] of this.suspects) if (isWhole(suspect, due)) this.suspects.delete(suspect);
+    return this.suspects.has(member) || this.suspects.size < this.settings.losses;
+  }
+
+  /** The member comes back with this volume, which holds less than it acknowledged. */
+  lose(member: Member, volume: Volume): void {
+    member.replaceVolume(volume);
+    this.suspects.set(member, this.checker.acknowledged());
+    this.checker.noteLoss(member.nodeId);
+  }
+
+  private makeNetwork(): SimNetwork {
+    const { time, trace, settings } = this;
+    const { baseMs, jitterMs, highWaterBytes } = settings.network;
+    return new SimNetwork({
+      time,
+      dice: this.dice.fork(),
+      baseMs,
+      jitterMs,
+      highWaterBytes,
+      connectTimeoutMs: settings.replication.handshakeMs ?? 1000,
+      onDelivered: (frame, bytes, from, to) => {
+        trace.mixBytes(bytes, 3);
+        if (trace.keeps)
+          trace.line(`${from} > ${to} ${frame.body?.$case ?? 'nothing'} ${bytes.length} bytes`);
+      },
+    });
+  }
+
+  private makeMember(context: MemberContext, nodeId: string): Member {
+    const { dice, time, settings, checker } = this;
+    const range = settings.clockOffsetMs;
+    return new Member(context, {
+      nodeId,
+      dice: dice.fork(),
+      clock: new SimClock(time, {
+        offsetMs: Math.round(dice.between(-range, range)),
+        monotonicBaseMs: Math.floor(dice.between(0, 1e6)),
+      }),
+      watch: new StoreWatch({
+        nodeId,
+        violated: (what, key) => this.violated('versions never go down', what, key),
+        applied: (operationId) => checker.noteApplied(operationId),
+      }),
+    });
+  }
+
+  private makeClient(name: string): Client {
+    const { time, trace, network, checker, settings } = this;
+    return new Client({
+      name,
+      dice: this.dice.fork(),
+      ...{ time, trace, network, checker },
+      workload: settings.workload,
+      nodes: () => this.names,
+      take: () => this.operationsLeft-- > 0,
+    });
+  }
+
+  private clockBounds(): ClockBounds {
+    let lowestMs = 0;
+    let highestMs = 0;
+    for (const { clock } of this.members) {
+      clock.note();
+      lowestMs = Math.min(lowestMs, clock.lowestOffsetMs);
+      highestMs = Math.max(highestMs, clock.highestOffsetMs);
+    }
+    return { lowestMs, highestMs };
+  }
+}
+
+function isWhole({ running }: Member, due: ReadonlyMap<string, StoredRecord['version']>): boolean {
+  if (running === undefined || running.replica.notReadyReason !== undefined) return false;
+  for (const [key, version] of due) {
+    const held = running.store.get(Buffer.from(key, 'latin1'))?.version ?? NO_VERSION;
+    if (compareVersions(held, version) < 0) return false;
+  }
+  return true;
+}
