@@ -43,7 +43,7 @@ export class Checkpointer {
   private timer: Timer | undefined;
   private timeIsUp = false;
   private running = false;
-  private stopped = false;
+  private stopReason: Error | undefined;
   /** In the order of their layers. */
   private readonly waiters: { layer: Layer; resolve: () => void; reject: (error: Error) => void }[] = [];
 
@@ -73,6 +73,7 @@ export class Checkpointer {
   flush(): Promise<void> {
     const layer = this.options.overlay.newest;
     if (layer === undefined) return Promise.resolve();
+    if (this.stopReason !== undefined) return Promise.reject(this.stopReason);
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
     this.waiters.push({ layer, resolve: () => resolve(undefined), reject });
     this.wake();
@@ -81,10 +82,14 @@ export class Checkpointer {
 
   /** Rejects what waits; nothing is begun any more. */
   stop(error: Error): void {
-    this.stopped = true;
+    this.stopReason ??= error;
     this.timer?.cancel();
     this.timer = undefined;
     for (const waiter of this.waiters.splice(0)) waiter.reject(error);
+  }
+
+  private get stopped(): boolean {
+    return this.stopReason !== undefined;
   }
 
   private get dueLayer(): Layer | undefined {
@@ -134,9 +139,9 @@ export class Checkpointer {
     const size = this.options.limits.checkpointRecords;
     let first = 0;
     for (; records.length - first > size; first += size) {
-      await this.commit(records.slice(first, first + size), new Map());
+      await this.commit(layer, records.slice(first, first + size), new Map());
     }
-    await this.commit(records.slice(first), this.metaOf(layer));
+    await this.commit(layer, records.slice(first), this.metaOf(layer));
   }
 
   /**
@@ -147,7 +152,7 @@ export class Checkpointer {
     const { overlay, digests, state, scheduler } = this.options;
     const leaves = await countLeaves({ state, partition, scheduler, stopped: () => this.stopped });
     if (leaves === undefined) return;
-    const counted = digests.recounted(partition, leaves, overlay.syncedChanges());
+    const counted = digests.recounted(partition, leaves, overlay.visibleChanges());
     await this.commitMeta([], digestMeta(partition, counted));
   }
 
@@ -163,12 +168,18 @@ export class Checkpointer {
   }
 
   /** Every transaction carries the digests as they are with its records (digests.ts). */
-  private commit(records: readonly OverlayRecord[], meta: Map<string, Buffer>): Promise<void> {
-    for (const [partition, leaves] of this.options.digests.commit(records)) {
+  private async commit(
+    layer: Layer,
+    records: readonly OverlayRecord[],
+    meta: Map<string, Buffer>,
+  ): Promise<void> {
+    const { digests } = this.options;
+    for (const [partition, leaves] of digests.commit(records)) {
       for (const [name, value] of digestMeta(partition, leaves)) meta.set(name, value);
     }
-    const written = records.map(({ partition, key, record }) => ({ partition, key, bytes: record.bytes }));
-    return this.commitMeta(written, meta);
+    const written = records.map(({ partition, key, record }) => ({ partition, key, bytes: record?.bytes }));
+    await this.commitMeta(written, meta);
+    if (layer.loaded) for (const change of records) digests.noteVisible(change);
   }
 
   /** A state that never answers would let the log grow without end: after `commitTimeoutMs` it counts as failed. */

@@ -93,11 +93,14 @@ export class LmdbState implements IndexedState {
   }
 
   private async write({ records, meta }: StateTransaction): Promise<void> {
-    const puts = new Set<Promise<boolean>>();
-    for (const { partition, key, bytes } of records) puts.add(this.data.put(dataKey(partition, key), bytes));
-    for (const [name, value] of meta) puts.add(this.meta.put(Buffer.from(name, 'utf8'), value));
+    const writes = new Set<Promise<boolean>>();
+    for (const { partition, key, bytes } of records) {
+      const stateKey = dataKey(partition, key);
+      writes.add(bytes === undefined ? this.data.remove(stateKey) : this.data.put(stateKey, bytes));
+    }
+    for (const [name, value] of meta) writes.add(this.meta.put(Buffer.from(name, 'utf8'), value));
     try {
-      await Promise.all(puts);
+      await Promise.all(writes);
     } catch (error) {
       throw await causeOf(error);
     }

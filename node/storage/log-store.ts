@@ -12,14 +12,16 @@ import { endLog, prepareParts, type LogStoreOptions, type StoreParts } from './s
 import type {
   ApplyResult,
   KeyedRecord,
-  KeyRange,
   LogCursor,
   LogSlice,
   Mutation,
+  RecordPredicate,
+  ScanRange,
   Store,
   StoredRecord,
   StoreStatistics,
 } from './store.ts';
+import { Unlogged } from './unlogged.ts';
 
 export type { LogStoreOptions } from './store-parts.ts';
 
@@ -41,6 +43,7 @@ export class LogStore implements Store {
   private readonly records: Records;
   private readonly writer: LogWriter;
   private readonly checkpointer: Checkpointer;
+  private readonly unlogged: Unlogged;
   private readonly reader: LogReader;
   private acknowledgedThrough = 0;
   private closing: Promise<void> | undefined;
@@ -52,7 +55,11 @@ export class LogStore implements Store {
     this.log = log;
     this.reader = new LogReader(disk, log);
     const health = (this.health = new StoreHealth(logger));
-    const overlay = (this.overlay = new Overlay(allLimits.checkpointRecords));
+    const overlay = (this.overlay = new Overlay({
+      layerRecords: allLimits.checkpointRecords,
+      through: recovered.appliedThrough,
+      head: recovered.appliedHead,
+    }));
     const digests = (this.digests = new Digests(recovered.digests));
     for (const layer of recovered.layers) {
       for (const change of layer.records.values()) digests.noteVisible(change);
@@ -67,6 +74,7 @@ export class LogStore implements Store {
       digests,
       health,
       observeSync,
+      flushState: () => this.checkpointer.flush(),
       onSynced: () => this.checkpointer.wake(),
     });
     this.checkpointer = new Checkpointer({
@@ -81,6 +89,19 @@ export class LogStore implements Store {
       onFailure: (error) => health.fail(error),
     });
     health.onFailure((failure) => this.checkpointer.stop(failure));
+    const { writer, checkpointer } = this;
+    const { partitions, scheduler } = parts;
+    this.unlogged = new Unlogged({
+      partitions,
+      limits: allLimits,
+      overlay,
+      records,
+      digests,
+      writer,
+      checkpointer,
+      health,
+      scheduler,
+    });
     this.checkpointer.wake();
   }
 
@@ -92,6 +113,10 @@ export class LogStore implements Store {
    */
   static async open(options: LogStoreOptions): Promise<LogStore> {
     return new LogStore(await prepareParts(options));
+  }
+
+  get cleanStart(): boolean {
+    return this.options.recovered.cleanStart;
   }
 
   get failed(): Promise<never> {
@@ -112,10 +137,20 @@ export class LogStore implements Store {
     return this.writer.apply(mutations, cursor);
   }
 
-  async scan(partition: number, range: KeyRange): Promise<readonly KeyedRecord[]> {
+  async load(records: readonly KeyedRecord[]): Promise<number> {
+    this.health.check();
+    return this.unlogged.load(records);
+  }
+
+  async removeWhere(partition: number, predicate: RecordPredicate): Promise<number> {
+    this.health.check();
+    return this.unlogged.removeWhere(partition, predicate);
+  }
+
+  async scan(partition: number, range: ScanRange): Promise<readonly KeyedRecord[]> {
     this.health.check();
     // Merging looks at every record of the overlay; a large one is better moved into the state first.
-    if (this.overlay.syncedRecords > 4 * this.options.allLimits.checkpointRecords) {
+    if (this.overlay.waitingRecords > 4 * this.options.allLimits.checkpointRecords) {
       await this.checkpoint();
       this.health.check();
     }
@@ -184,8 +219,8 @@ export class LogStore implements Store {
       records,
       stateBytes: bytes,
       logBytes: this.log.bytes,
-      overlayBytes: this.overlay.pendingBytes + this.overlay.syncedBytes,
-      versionConflicts: this.writer.versionConflicts,
+      overlayBytes: this.overlay.pendingBytes + this.overlay.waitingBytes,
+      versionConflicts: this.records.versionConflicts,
     };
   }
 

@@ -3,7 +3,7 @@ import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import { partitionOf } from '../../model/key-hash.ts';
-import { compareVersions, type Version } from '../../model/version.ts';
+import { compareVersions } from '../../model/version.ts';
 import type { ApplyLog } from './apply-log.ts';
 import type { Ceilings } from './ceilings.ts';
 import { digestKey } from './digest.ts';
@@ -18,7 +18,6 @@ import type { Recovered } from './recovery.ts';
 import { cursorName } from './state-meta.ts';
 import type { StoreHealth } from './store-health.ts';
 import type { ApplyOutcome, ApplyResult, LogCursor, Mutation } from './store.ts';
-import { supersedes } from './supersedes.ts';
 import { checkCursor, checkMeta, checkMutation } from './validation.ts';
 
 export interface LogWriterOptions {
@@ -35,8 +34,19 @@ export interface LogWriterOptions {
   readonly scheduler: Scheduler;
   readonly logger: Logger;
   readonly observeSync: ((entries: number, seconds: number) => void) | undefined;
+  /** Resolves when everything that waits for a checkpoint now is in the state. */
+  readonly flushState: () => Promise<void>;
   /** A group is synced, and its layer of the overlay waits for a checkpoint. */
   readonly onSynced: () => void;
+}
+
+/** What became of one mutation, and what makes that durable. */
+interface Decided {
+  readonly outcome: ApplyOutcome;
+  /** Undefined: it is synced. */
+  readonly group: CommitGroup | undefined;
+  /** It speaks of a record that was loaded without the log. */
+  readonly awaitsState: boolean;
 }
 
 const DONE = Promise.resolve();
@@ -52,8 +62,6 @@ export class LogWriter {
   lastSequence: number;
   /** Newest sequence that is synced. */
   syncedThrough: number;
-  /** Records refused or replaced because another one had the same version. */
-  versionConflicts = 0;
   private readonly options: LogWriterOptions;
   private readonly groups: GroupCommit;
   private readonly syncedCursors: Map<string, LogCursor>;
@@ -97,14 +105,17 @@ export class LogWriter {
     const outcomes: ApplyOutcome[] = [];
     /** The newest group that anything said here depends on. */
     let group: CommitGroup | undefined;
+    let awaitsState = false;
     for (const mutation of mutations) {
       const decided = this.applyOne(mutation);
       outcomes.push(decided.outcome);
       group = later(group, decided.group);
+      awaitsState ||= decided.awaitsState;
     }
     if (cursor !== undefined) group = later(group, this.applyCursor(cursor));
     if (this.ownHead !== headBefore) this.notifyAppend();
-    return { outcomes, durable: group?.durable ?? DONE };
+    const synced = group?.durable ?? DONE;
+    return { outcomes, durable: awaitsState ? this.whenInState(synced) : synced };
   }
 
   cursors(): readonly LogCursor[] {
@@ -147,20 +158,17 @@ export class LogWriter {
     return this.groups.idle();
   }
 
-  private applyOne(mutation: Mutation): { outcome: ApplyOutcome; group: CommitGroup | undefined } {
+  private applyOne(mutation: Mutation): Decided {
     const { key, record, own, requestId } = mutation;
     const { records, partitions, overlay, ceilings } = this.options;
     const keyString = byteString(key);
     const keyDigest = digestKey(key);
     const { record: previous, layer, weight } = records.toReplace(key, keyString, keyDigest);
-    if (previous !== undefined) {
-      const order = compareVersions(record.version, previous.version);
-      if (order === 0 && record.checksum !== previous.checksum) this.reportConflict(record.version);
-      if (!supersedes(record, previous)) {
-        const outcome: ApplyOutcome =
-          order === 0 ? { kind: 'same' } : { kind: 'superseded', by: previous.version };
-        return { outcome, group: layer === undefined ? undefined : this.groups.groupOf(layer) };
-      }
+    if (previous !== undefined && !records.wins(record, previous)) {
+      const isSame = compareVersions(record.version, previous.version) === 0;
+      const outcome: ApplyOutcome = isSame ? { kind: 'same' } : { kind: 'superseded', by: previous.version };
+      const group = layer === undefined ? undefined : this.groups.groupOf(layer);
+      return { outcome, group, awaitsState: layer?.loaded === true };
     }
     const group = this.collecting();
     const sequence = this.nextSequence(group);
@@ -173,12 +181,14 @@ export class LogWriter {
       this.tail.add({ sequence, key, record, requestId });
       ceilings.minted(record.version.wallMs);
     }
-    return { outcome: { kind: 'applied', sequence, previous }, group };
+    return { outcome: { kind: 'applied', sequence, previous }, group, awaitsState: false };
   }
 
-  private reportConflict(version: Version): void {
-    this.versionConflicts += 1;
-    this.options.logger.error({ version }, 'two records have the same version: a writer id is used twice');
+  private whenInState(synced: Promise<void>): Promise<void> {
+    const durable = Promise.all([synced, this.options.flushState()]).then(() => undefined);
+    // Whoever waits hears of a failure; that nobody waits is no reason to end the process.
+    durable.catch(() => undefined);
+    return durable;
   }
 
   /** Moves forward only. Returns the group that makes a cursor at least this far durable; undefined when one is. */
@@ -215,7 +225,7 @@ export class LogWriter {
     const { log, overlay, ceilings, limits, clock, health, observeSync } = this.options;
     let carried: CeilingValues | undefined;
     return {
-      mayBegin: () => overlay.syncedBytes <= limits.overlayBytes,
+      mayBegin: () => overlay.waitingBytes <= limits.overlayBytes,
       write: async (group) => {
         const buffers = group.writer.finish();
         carried = ceilings.forGroup(group.layer.through);

@@ -5,22 +5,24 @@ import type { LogCursor, StoredRecord } from './store.ts';
 /** A record on its way into the state. */
 export interface OverlayRecord extends DigestChange {
   readonly key: Buffer;
-  readonly record: StoredRecord;
+  /** Undefined: the key is to have none any more. */
+  readonly record: StoredRecord | undefined;
   /** What the key has beneath the layer counts for this. */
   replaced: number | undefined;
 }
 
-/** A record above one that counts for `replaced`. */
+/** A record above one that counts for `replaced`; no record: a removal. */
 export function overlayRecord(
   place: { partition: number; key: Buffer; keyDigest: number },
-  record: StoredRecord,
+  record: StoredRecord | undefined,
   replaced: number | undefined,
 ): OverlayRecord {
   const { partition, key, keyDigest } = place;
-  return { partition, key, record, leaf: leafOf(keyDigest), weight: weightOf(keyDigest, record), replaced };
+  const weight = record === undefined ? 0 : weightOf(keyDigest, record);
+  return { partition, key, record, leaf: leafOf(keyDigest), weight, replaced };
 }
 
-/** What a stretch of the log did: the newest record of each key, cursors and metas. */
+/** Changes that go into the state together: the newest record of each key, cursors and metas. */
 export interface Layer {
   /** By byteString(key). */
   readonly records: Map<string, OverlayRecord>;
@@ -29,39 +31,50 @@ export interface Layer {
   readonly meta: Map<string, Buffer>;
   /** Of keys and records, replaced ones included. */
   bytes: number;
-  /** Sequence of its newest entry. */
+  /** The log up to this sequence is in this layer and those beneath it. */
   through: number;
   /** Sequence of the newest own record up to `through`. */
   head: number;
   /** Being checkpointed: nothing may be added. */
   sealed: boolean;
+  /** Records that were loaded without the log are durable, and may be read, only when the state has them. */
+  readonly loaded: boolean;
 }
 
-export function emptyLayer(through: number, head: number): Layer {
-  return { records: new Map(), cursors: new Map(), meta: new Map(), bytes: 0, through, head, sealed: false };
-}
-
-export function isEmptyLayer(layer: Layer): boolean {
-  return layer.records.size === 0 && layer.cursors.size === 0 && layer.meta.size === 0;
+export function emptyLayer(through: number, head: number, loaded = false): Layer {
+  return {
+    records: new Map(),
+    cursors: new Map(),
+    meta: new Map(),
+    bytes: 0,
+    through,
+    head,
+    sealed: false,
+    loaded,
+  };
 }
 
 /**
- * What is in the log and not yet in the state, newest last: layers that wait for their sync, one for each group, then
- * layers that are synced and wait for a checkpoint. Reads look at the synced ones, the next version of a key is decided
- * on all of them.
+ * What the state does not have yet, newest last: layers that wait for their sync, one for each group, above layers that
+ * wait for a checkpoint. Those are synced, or hold what was loaded or removed without the log. Reads look at the ones that
+ * are durable, the next version of a key is decided on all of them.
  */
 export class Overlay {
-  /** Synced bytes that wait for a checkpoint. */
-  syncedBytes = 0;
+  /** Bytes that wait for a checkpoint. */
+  waitingBytes = 0;
   /** Bytes that wait for a sync. */
   pendingBytes = 0;
   private readonly pending: Layer[] = [];
-  private readonly synced: Layer[] = [];
+  private readonly waiting: Layer[] = [];
   private readonly layerRecords: number;
+  private through: number;
+  private head: number;
 
-  /** A synced layer with `layerRecords` records takes no more. */
-  constructor(layerRecords: number) {
-    this.layerRecords = layerRecords;
+  /** A waiting layer with `layerRecords` records takes no more. `through` and `head` as in the state. */
+  constructor(options: { layerRecords: number; through: number; head: number }) {
+    this.layerRecords = options.layerRecords;
+    this.through = options.through;
+    this.head = options.head;
   }
 
   /** Adds a layer for the group that collects now. */
@@ -72,13 +85,21 @@ export class Overlay {
   /** Puts a record into the newest pending layer. */
   put(layer: Layer, keyString: string, record: OverlayRecord): void {
     setRecord(layer, keyString, record);
-    this.grow(layer, record.key.length + record.record.bytes.length);
+    this.grow(layer, bytesOf(record));
   }
 
   /** Counts bytes of a pending layer. */
   grow(layer: Layer, bytes: number): void {
     layer.bytes += bytes;
     this.pendingBytes += bytes;
+  }
+
+  /** Puts a record that is not in the log above everything that waits; nothing pending may have its key. */
+  putUnlogged(keyString: string, record: OverlayRecord): void {
+    const layer = this.unloggedLayer(record.record !== undefined);
+    setRecord(layer, keyString, record);
+    layer.bytes += bytesOf(record);
+    this.waitingBytes += bytesOf(record);
   }
 
   /** The unsynced layer that holds the newest record of a key, if one does. */
@@ -91,18 +112,24 @@ export class Overlay {
     return this.pending.find((layer) => (layer.cursors.get(name)?.sequence ?? -1) >= sequence);
   }
 
-  /** Newest synced record of a key that is not in the state. */
+  /** The layer that holds the newest record of a key that waits for a checkpoint, if one does. */
+  waitingLayer(keyString: string): Layer | undefined {
+    return this.waiting.findLast((layer) => layer.records.has(keyString));
+  }
+
+  /** What readers see of a key before they look into the state. */
   get(keyString: string): OverlayRecord | undefined {
-    for (let index = this.synced.length - 1; index >= 0; index -= 1) {
-      const found = this.synced[index]?.records.get(keyString);
+    for (let index = this.waiting.length - 1; index >= 0; index -= 1) {
+      const layer = this.waiting[index];
+      const found = layer?.loaded === false ? layer.records.get(keyString) : undefined;
       if (found !== undefined) return found;
     }
     return undefined;
   }
 
-  /** Every synced record that is not in the state, oldest first. */
-  *syncedChanges(): Generator<OverlayRecord> {
-    for (const layer of this.synced) yield* layer.records.values();
+  /** Everything that readers see before they look into the state, oldest first. */
+  *visibleChanges(): Generator<OverlayRecord> {
+    for (const layer of this.waiting) if (!layer.loaded) yield* layer.records.values();
   }
 
   /** The oldest pending layer is synced now. */
@@ -112,53 +139,72 @@ export class Overlay {
     this.addSynced(layer);
   }
 
-  /** Adds a synced layer behind the others; an empty one has nothing to say. */
+  /** Adds a synced layer above the others; an empty one has nothing to say. */
   addSynced(layer: Layer): void {
+    this.through = layer.through;
+    this.head = layer.head;
     if (isEmptyLayer(layer)) return;
-    this.syncedBytes += layer.bytes;
-    const newest = this.synced.at(-1);
-    if (newest === undefined || newest.sealed || newest.records.size >= this.layerRecords) {
-      this.synced.push(layer);
-    } else {
-      merge(layer, newest);
-    }
+    this.waitingBytes += layer.bytes;
+    const newest = this.openLayer(false);
+    if (newest === undefined) this.waiting.push(layer);
+    else merge(layer, newest);
   }
 
   /** The layer to be checkpointed last. */
   get newest(): Layer | undefined {
-    return this.synced.at(-1);
+    return this.waiting.at(-1);
   }
 
   /** The layer to be checkpointed next. */
   get oldest(): Layer | undefined {
-    return this.synced[0];
+    return this.waiting[0];
   }
 
-  /** Whether a full layer waits. */
+  /** Whether a layer waits that takes no more. */
   get hasFullLayer(): boolean {
-    return this.synced.length > 1 || (this.oldest?.records.size ?? 0) >= this.layerRecords;
+    return this.waiting.length > 1 || (this.oldest?.records.size ?? 0) >= this.layerRecords;
   }
 
-  /** Records in synced layers, the same key counted once per layer. */
-  get syncedRecords(): number {
-    return this.synced.reduce((sum, layer) => sum + layer.records.size, 0);
+  /** Records that wait for a checkpoint, the same key counted once per layer. */
+  get waitingRecords(): number {
+    return this.waiting.reduce((sum, layer) => sum + layer.records.size, 0);
   }
 
   /** The oldest layer is in the state now. */
   drop(layer: Layer): void {
-    if (this.synced.shift() !== layer) throw new Error('layers are checkpointed in order');
-    this.syncedBytes -= layer.bytes;
+    if (this.waiting.shift() !== layer) throw new Error('layers are checkpointed in order');
+    this.waitingBytes -= layer.bytes;
   }
 
-  /** Newest synced record of each key of a partition that `wanted` accepts. */
+  /** What readers see of each key of a partition that `wanted` accepts. */
   recordsOf(partition: number, wanted: (key: Buffer) => boolean): Map<string, OverlayRecord> {
     const found = new Map<string, OverlayRecord>();
-    for (const layer of this.synced) {
+    for (const layer of this.waiting) {
+      if (layer.loaded) continue;
       for (const [keyString, record] of layer.records) {
         if (record.partition === partition && wanted(record.key)) found.set(keyString, record);
       }
     }
     return found;
+  }
+
+  private unloggedLayer(loaded: boolean): Layer {
+    const open = this.openLayer(loaded);
+    if (open !== undefined) return open;
+    const layer = emptyLayer(this.through, this.head, loaded);
+    this.waiting.push(layer);
+    return layer;
+  }
+
+  /** The newest waiting layer, when it is of that kind and takes more. */
+  private openLayer(loaded: boolean): Layer | undefined {
+    const { newest } = this;
+    const isOpen =
+      newest !== undefined &&
+      newest.loaded === loaded &&
+      !newest.sealed &&
+      newest.records.size < this.layerRecords;
+    return isOpen ? newest : undefined;
   }
 }
 
@@ -167,6 +213,14 @@ export function setRecord(layer: Layer, keyString: string, record: OverlayRecord
   const older = layer.records.get(keyString);
   if (older !== undefined) record.replaced = older.replaced;
   layer.records.set(keyString, record);
+}
+
+function bytesOf({ key, record }: OverlayRecord): number {
+  return key.length + (record?.bytes.length ?? 0);
+}
+
+function isEmptyLayer(layer: Layer): boolean {
+  return layer.records.size === 0 && layer.cursors.size === 0 && layer.meta.size === 0;
 }
 
 function merge(from: Layer, into: Layer): void {

@@ -67,9 +67,9 @@ function seal(bytes: Buffer, key: Uint8Array, version: Version, flags: number): 
  */
 export function decodeRecord(key: Uint8Array, bytes: Buffer): StoredRecord {
   const end = bytes.length - CHECKSUM_BYTES;
-  if (end < EXPIRY_OFFSET) throw damaged();
+  if (end < EXPIRY_OFFSET) throw damagedRecord();
   const checksum = crc32(bytes.subarray(0, end), crc32(key));
-  if (bytes.readUInt32BE(end) !== checksum) throw damaged();
+  if (bytes.readUInt32BE(end) !== checksum) throw damagedRecord();
   const flags = bytes[1] ?? 0;
   if (bytes[0] !== FORMAT || (flags & ~KNOWN_FLAGS) !== 0) {
     throw new StoreUnsupported(
@@ -78,7 +78,7 @@ export function decodeRecord(key: Uint8Array, bytes: Buffer): StoredRecord {
   }
   const expires = (flags & FLAG_EXPIRES) !== 0;
   const valueOffset = expires ? EXPIRY_OFFSET + EXPIRY_BYTES : EXPIRY_OFFSET;
-  if (end < valueOffset) throw damaged();
+  if (end < valueOffset) throw damagedRecord();
   return {
     version: readVersion(bytes, VERSION_OFFSET),
     tombstone: (flags & FLAG_TOMBSTONE) !== 0,
@@ -99,6 +99,7 @@ export function decodeIfSound(key: Uint8Array, bytes: Buffer): StoredRecord | un
   }
 }
 
-function damaged(): KvError {
+/** The error for a record that fails its checksum. */
+export function damagedRecord(): KvError {
   return new KvError('DATA_LOSS', 'a stored record fails its checksum; read the key from another replica');
 }

@@ -33,8 +33,12 @@ export interface Recovered {
   readonly layers: readonly Layer[];
   /** The state holds everything up to this sequence. */
   readonly appliedThrough: number;
+  /** Sequence of the newest own record that the state holds. */
+  readonly appliedHead: number;
   /** Sequence of the newest entry. */
   readonly lastSequence: number;
+  /** The last run ended with `close`; also true where there was none. */
+  readonly cleanStart: boolean;
   /** The next sequence is the one after this: behind the last entry when the end was clean, else behind the ceiling. */
   readonly startAfter: number;
   /** Sequence of the newest own record. */
@@ -51,7 +55,9 @@ const NOTHING: Recovered = {
   segments: [],
   layers: [],
   appliedThrough: 0,
+  appliedHead: 0,
   lastSequence: 0,
+  cleanStart: true,
   startAfter: 0,
   head: 0,
   ceilings: { sequence: 0, clockMs: 0 },
@@ -139,9 +145,10 @@ async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
     segments,
     layers: replayed.layers,
     appliedThrough: applied.sequence,
+    appliedHead: applied.head,
     lastSequence,
-    startAfter:
-      cleanEnd === undefined ? Math.max(ceilings.sequence, lastSequence) : Math.max(cleanEnd, lastSequence),
+    cleanStart: cleanEnd !== undefined,
+    startAfter: Math.max(lastSequence, cleanEnd ?? ceilings.sequence),
     head: replayed.head,
     ceilings,
     cursors,

@@ -1,25 +1,84 @@
 import { byteString } from '../../common/bytes.ts';
-import type { Overlay } from './overlay.ts';
-import { decodeRecord } from './record.ts';
+import type { Overlay, OverlayRecord } from './overlay.ts';
+import { damagedRecord, decodeIfSound } from './record.ts';
 import type { IndexedState } from './state.ts';
-import type { KeyedRecord, KeyRange } from './store.ts';
+import type { KeyedRecord, KeyRange, ScanRange, StoredRecord } from './store.ts';
+
+export interface ScanSources {
+  readonly state: IndexedState;
+  readonly overlay: Overlay;
+}
+
+/** What readers see of a key. */
+export interface VisibleRow {
+  readonly key: Buffer;
+  /** Undefined: it is damaged. */
+  readonly record: StoredRecord | undefined;
+}
+
+export interface VisiblePage {
+  /** In key order. */
+  readonly rows: readonly VisibleRow[];
+  /** Everything up to this key has been looked at; undefined: everything in the range. */
+  readonly through: Buffer | undefined;
+}
 
 /** Synced records of a partition within the range: the state's, and over them the overlay's. */
-export function scanRecords(
-  sources: { state: IndexedState; overlay: Overlay },
+export function scanRecords(sources: ScanSources, partition: number, range: ScanRange): KeyedRecord[] {
+  const above = aboveState(sources.overlay, partition, range);
+  const found: KeyedRecord[] = [];
+  let { after } = range;
+  while (found.length < range.limit) {
+    const rest = { ...range, after, limit: range.limit - found.length };
+    const { rows, through } = merged(sources.state, partition, rest, above);
+    for (const { key, record } of rows) {
+      if (record !== undefined) found.push({ key, record });
+      else if (range.onDamaged !== undefined) range.onDamaged(key);
+      else throw damagedRecord();
+    }
+    if (through === undefined) break;
+    after = through;
+  }
+  return found.length > range.limit ? found.slice(0, range.limit) : found;
+}
+
+/** One page of what readers see; `range.limit` bounds what is read from the state. */
+export function visiblePage(sources: ScanSources, partition: number, range: KeyRange): VisiblePage {
+  return merged(sources.state, partition, range, aboveState(sources.overlay, partition, range));
+}
+
+/** What the overlay has above the state, by key, in byte order. */
+function aboveState(
+  overlay: Overlay,
   partition: number,
   range: KeyRange,
-): KeyedRecord[] {
-  const newer = sources.overlay.recordsOf(partition, (key) => within(key, range));
-  const rows: KeyedRecord[] = [];
-  for (const { key, bytes } of sources.state.scan(partition, range)) {
-    if (newer.size === 0 || !newer.has(byteString(key))) rows.push({ key, record: decodeRecord(key, bytes) });
+): ReadonlyMap<string, OverlayRecord> {
+  const found = overlay.recordsOf(partition, (key) => within(key, range));
+  if (found.size < 2) return found;
+  return new Map([...found].sort(([, a], [, b]) => Buffer.compare(a.key, b.key)));
+}
+
+function merged(
+  state: IndexedState,
+  partition: number,
+  range: KeyRange,
+  above: ReadonlyMap<string, OverlayRecord>,
+): VisiblePage {
+  const stateRows = state.scan(partition, range);
+  // A full page of the state ends at its last key; what the overlay has beyond it belongs to a later page.
+  const through = stateRows.length < range.limit ? undefined : stateRows.at(-1)?.key;
+  const rows: VisibleRow[] = [];
+  for (const { key, bytes } of stateRows) {
+    if (above.size === 0 || !above.has(byteString(key)))
+      rows.push({ key, record: decodeIfSound(key, bytes) });
   }
-  if (newer.size === 0) return rows;
-  // A full page of the state ends at its last key; what the overlay has beyond it may not be all there is.
-  for (const { key, record } of newer.values()) rows.push({ key, record });
-  rows.sort((a, b) => Buffer.compare(a.key, b.key));
-  return rows.slice(0, range.limit);
+  const before = rows.length;
+  for (const { key, record } of above.values()) {
+    const inPage = within(key, range) && (through === undefined || Buffer.compare(key, through) <= 0);
+    if (inPage && record !== undefined) rows.push({ key, record });
+  }
+  if (rows.length > before) rows.sort((a, b) => Buffer.compare(a.key, b.key));
+  return { rows, through };
 }
 
 function within(key: Buffer, { after, from, before }: KeyRange): boolean {

@@ -41,8 +41,8 @@ export interface StateTransaction {
 export interface StateRecord {
   readonly partition: number;
   readonly key: Buffer;
-  /** Replaces what the key had. */
-  readonly bytes: Buffer;
+  /** Replaces what the key had; undefined: it has none afterwards. */
+  readonly bytes: Buffer | undefined;
 }
 
 export interface StateStatistics {

@@ -72,10 +72,17 @@ export interface KeyRange {
   readonly limit: number;
 }
 
+export interface ScanRange extends KeyRange {
+  /** Told of each damaged record, which is left out. Without it a damaged record fails the scan. */
+  readonly onDamaged?: ((key: Buffer) => void) | undefined;
+}
+
 export interface KeyedRecord {
   readonly key: Buffer;
   readonly record: StoredRecord;
 }
+
+export type RecordPredicate = (key: Buffer, record: StoredRecord | undefined) => boolean;
 
 /** An own entry of the log, read back for a peer. */
 export interface OwnEntry {
@@ -115,6 +122,8 @@ export interface StoreStatistics {
 export interface Store {
   /** Number of hash partitions; fixed when the store was created. */
   readonly partitions: number;
+  /** Whether the last run ended with `close`; also true for a new store. Otherwise own entries may have been sent and lost. */
+  readonly cleanStart: boolean;
 
   /** Newest record of a key, synced or not: what the next version must exceed. */
   latest(key: Buffer): StoredRecord | undefined;
@@ -122,8 +131,20 @@ export interface Store {
   get(key: Buffer): StoredRecord | undefined;
   /** Applies records in order; a record not newer than what is there is a no-op (PROTOCOL 2). `cursor` becomes durable with them. */
   apply(mutations: readonly Mutation[], cursor?: LogCursor): ApplyResult;
+  /**
+   * Applies records without the log, for rebuilding: decided like `apply`, and seen by readers, digests and peers only when
+   * the state has them, which is when it resolves. Those whose key has an unsynced record go through the log. Answers how
+   * many were newer than what was there.
+   */
+  load(records: readonly KeyedRecord[]): Promise<number>;
+  /**
+   * Removes every synced record of a partition that the predicate accepts, without a trace in log or versions; `record` is
+   * undefined for a damaged one. Readers see it at once, it resolves when the state has it, and a crash before that brings
+   * the records back. Keys with an unsynced or just loaded record are passed over. Answers how many were removed.
+   */
+  removeWhere(partition: number, predicate: RecordPredicate): Promise<number>;
   /** Records of one partition in key order, synced ones only; waits for a checkpoint first where needed. */
-  scan(partition: number, range: KeyRange): Promise<readonly KeyedRecord[]>;
+  scan(partition: number, range: ScanRange): Promise<readonly KeyedRecord[]>;
   /**
    * Digest of the synced records of a partition (digest.ts). After a damaged record was replaced it equals nobody's until
    * the partition has been counted anew, in the background.

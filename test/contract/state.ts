@@ -11,10 +11,19 @@ export interface StateGround {
   dispose(): Promise<void>;
 }
 
-const record = (partition: number, key: string | Buffer, value: string | Buffer): StateRecord => ({
+const record = (
+  partition: number,
+  key: string | Buffer,
+  value: string | Buffer,
+): StateRecord & { bytes: Buffer } => ({
   partition,
   key: Buffer.from(key),
   bytes: Buffer.from(value),
+});
+const removal = (partition: number, key: string): StateRecord => ({
+  partition,
+  key: Buffer.from(key),
+  bytes: undefined,
 });
 const NO_META: ReadonlyMap<string, Buffer> = new Map();
 const ALL: KeyRange = { limit: 10_000 };
@@ -94,6 +103,24 @@ export function describeStateContract(name: string, makeGround: () => Promise<St
       expect(state.scan(0xfffe, ALL)).to.deep.equal([]);
     });
 
+    it('removes records, also ones it does not have, together with what it writes', async () => {
+      await state.commit({
+        records: [record(1, 'a', 'v'), record(1, 'b', 'v'), record(2, 'a', 'v')],
+        meta: NO_META,
+      });
+      await state.commit({
+        records: [removal(1, 'a'), removal(1, 'none'), record(1, 'c', 'v')],
+        meta: new Map([['m', Buffer.from('x')]]),
+      });
+      expect(state.get(1, Buffer.from('a'))).to.equal(undefined);
+      expect(keysOf(1, ALL)).to.deep.equal(['b', 'c']);
+      expect(keysOf(2, ALL)).to.deep.equal(['a']);
+      expect(state.readAllMeta().get('m')?.toString()).to.equal('x');
+      expect(state.statistics().records).to.equal(3);
+      await state.commit({ records: [record(1, 'a', 'again')], meta: NO_META });
+      expect(state.get(1, Buffer.from('a'))?.toString()).to.equal('again');
+    });
+
     it('scans within its bounds', async () => {
       const records = ['a', 'aa', 'b', 'c', 'd\xff', 'e'].map((key) =>
         record(7, Buffer.from(key, 'latin1'), 'v'),
@@ -160,11 +187,15 @@ export function describeStateContract(name: string, makeGround: () => Promise<St
 
     it('finds every resolved transaction after a crash, and the one under way whole or not at all', async () => {
       for (let round = 1; round <= 6; round += 1) {
+        // As many names as a transaction of records in as many partitions has.
+        const names = Array.from({ length: 700 }, (_, index) => `digest/${index}`);
         const transaction = (value: number): Parameters<IndexedState['commit']>[0] => ({
           records: Array.from({ length: 1000 }, (_, index) =>
-            record(index % 256, `key-${index}`, `value-${value}`),
+            index % 10 === value % 2
+              ? removal(index % 256, `key-${index}`)
+              : record(index % 256, `key-${index}`, `value-${value}`),
           ),
-          meta: new Map([['applied', Buffer.from(String(value))]]),
+          meta: new Map(['applied', ...names].map((name) => [name, Buffer.alloc(500, String(value))])),
         });
         await state.commit(transaction(round * 2));
         const underWay = state.commit(transaction(round * 2 + 1)).catch(() => undefined);
@@ -172,11 +203,15 @@ export function describeStateContract(name: string, makeGround: () => Promise<St
         await ground.crash();
         await Promise.race([underWay, state.close().catch(() => undefined)]);
         state = await ground.open();
-        const value = Number(state.readAllMeta().get('applied')?.toString());
-        expect(value).to.be.oneOf([round * 2, round * 2 + 1]);
+        const meta = state.readAllMeta();
+        const value = [round * 2, round * 2 + 1].find((number) =>
+          meta.get('applied')?.equals(Buffer.alloc(500, String(number))),
+        );
+        expect(value).not.to.equal(undefined);
+        for (const name of names) expect(meta.get(name)?.equals(meta.get('applied')!), name).to.equal(true);
         for (let index = 0; index < 1000; index += 1) {
           const found = state.get(index % 256, Buffer.from(`key-${index}`))?.toString();
-          expect(found).to.equal(`value-${value}`);
+          expect(found).to.equal(index % 10 === value! % 2 ? undefined : `value-${value}`);
         }
       }
     });

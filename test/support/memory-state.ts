@@ -41,7 +41,8 @@ export class MemoryStateVolume {
     for (const { partition, key, bytes } of records) {
       let keys = this.content.partitions.get(partition);
       if (keys === undefined) this.content.partitions.set(partition, (keys = new Map<string, Buffer>()));
-      keys.set(byteString(key), Buffer.from(bytes));
+      if (bytes === undefined) keys.delete(byteString(key));
+      else keys.set(byteString(key), Buffer.from(bytes));
     }
     for (const [name, value] of meta) this.content.meta.set(name, Buffer.from(value));
   }

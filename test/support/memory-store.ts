@@ -139,7 +139,7 @@ function copied({ records, meta }: StateTransaction): StateTransaction {
     records: records.map(({ partition, key, bytes }) => ({
       partition,
       key: Buffer.from(key),
-      bytes: Buffer.from(bytes),
+      bytes: bytes === undefined ? undefined : Buffer.from(bytes),
     })),
     meta: new Map([...meta].map(([name, value]) => [name, Buffer.from(value)])),
   };

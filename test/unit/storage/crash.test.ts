@@ -267,6 +267,7 @@ describe('a store after a crash', () => {
     machine.kill();
     const third = await machine.open();
     expect(await write(third, 3)).to.equal(ceiling + 1);
+    expect([first, second, third].map(({ cleanStart }) => cleanStart)).to.deep.equal([true, true, false]);
   });
 });
 
