@@ -83,6 +83,17 @@ export class HybridClock {
     return true;
   }
 
+  /** No version is minted with a lower wall clock any more, also not after a restart, which begins at the ceiling. */
+  get floorMs(): number {
+    return Math.min(this.last.wallMs, this.options.store.clockCeilingMs);
+  }
+
+  /** Mints nothing below `wallMs` any more, as far as the durable ceiling allows. */
+  leaveBehind(wallMs: number): void {
+    const nextMs = Math.min(wallMs, this.options.store.clockCeilingMs);
+    if (nextMs > this.last.wallMs) this.last = { wallMs: nextMs, counter: 0 };
+  }
+
   private isFar(version: Version): boolean {
     return version.wallMs > this.options.clock.wallMs() + this.options.skewBoundMs;
   }

@@ -87,4 +87,22 @@ describe('the hybrid clock', () => {
     expect((await mint()).wallMs).to.be.below(nowMs() + 2 * SECOND);
     expect(compareVersions(await mint(far), above), 'never the same version twice').to.be.greaterThan(0);
   });
+
+  it('never mints below the floor it tells, also over a restart with the wall clock set back', async () => {
+    await cluster.time.run(cluster.store(0).raiseClockCeiling(nowMs() + SECOND));
+    for (const aheadMs of [0, 500, HOUR]) {
+      clock.leaveBehind(nowMs() + aheadMs);
+      const { floorMs } = clock;
+      expect(floorMs).to.be.within(nowMs(), cluster.store(0).clockCeilingMs);
+      expect((await mint()).wallMs).to.be.at.least(floorMs);
+    }
+    expect(clock.observe({ wallMs: nowMs() + 2 * SECOND, counter: 0, writer: 1 })).to.equal(true);
+    const { floorMs } = clock;
+    cluster.kill(0);
+    wall.skewMs = -HOUR;
+    await cluster.start(0);
+    clock = open();
+    expect(clock.floorMs).to.be.at.least(floorMs);
+    expect((await mint()).wallMs).to.be.at.least(floorMs);
+  });
 });
