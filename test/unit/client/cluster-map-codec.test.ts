@@ -72,7 +72,7 @@ describe('cluster map codec', () => {
     [
       'a member without a name',
       (wire) => ({ members: wire.members.map((m) => ({ ...m, nodeId: '' })) }),
-      'no name',
+      'the name of a member is empty',
     ],
     [
       'an unknown state',
@@ -83,6 +83,52 @@ describe('cluster map codec', () => {
       'a port too high',
       (wire) => ({ members: wire.members.map((m) => ({ ...m, peerPort: 70_000 })) }),
       'port 70000',
+    ],
+    [
+      'an assignment of nobody',
+      () => ({ assignment: Array.from({ length: 4 }, () => ({ replicas: [] })) }),
+      'partition 0 has no replicas',
+    ],
+    [
+      'a move to nobody',
+      () => ({ moving: { phase: 1, partitions: [{ partition: 3, oldReplicas: [0], newReplicas: [] }] } }),
+      'partition 3 has no replicas',
+    ],
+    [
+      'a move twice',
+      () => ({
+        moving: {
+          phase: 2,
+          partitions: Array.from({ length: 2 }, () => ({ partition: 3, oldReplicas: [0], newReplicas: [1] })),
+        },
+      }),
+      'moves a partition twice',
+    ],
+    [
+      'a phase that it does not know',
+      () => ({ moving: { phase: 3, partitions: [{ partition: 3, oldReplicas: [0], newReplicas: [1] }] } }),
+      'unknown phase 3',
+    ],
+    ['an epoch beyond 48 bits', () => ({ epoch: 2 ** 48 }), 'epoch is 281474976710656'],
+    ['a hash that is none', () => ({ hash: 'abc' }), 'hash is not 64 hex digits'],
+    ['no namespace', () => ({ namespace: '' }), 'namespace is empty'],
+    ['a name like a book', () => ({ name: 'n'.repeat(254) }), 'name has 254 bytes'],
+    [
+      'a member at no address',
+      (wire) => ({ members: wire.members.map((m) => ({ ...m, host: '' })) }),
+      'host of member a is empty',
+    ],
+    [
+      'an incarnation beyond 48 bits',
+      () => ({ retired: [{ nodeId: 'd', incarnation: 2 ** 48 }] }),
+      'retired incarnation 281474976710656',
+    ],
+    [
+      'very many members',
+      (wire) => ({
+        members: Array.from({ length: 4097 }, (_, i) => ({ ...wire.members[0]!, nodeId: `n${i}` })),
+      }),
+      '4097 members',
     ],
     [
       'a move of nothing',
