@@ -49,6 +49,22 @@ export interface ListKeysOperation extends OperationOptions {
   readonly maxBytes: number;
 }
 
+export interface ScanOperation extends OperationOptions {
+  readonly prefix: Buffer;
+  /** Inclusive. */
+  readonly from: Buffer | undefined;
+  /** Exclusive. */
+  readonly before: Buffer | undefined;
+  /** Exclusive. */
+  readonly startAfter: Buffer | undefined;
+  /** Most records to send, Infinity for all. */
+  readonly limit: number;
+}
+
+export interface ScannedRecord extends LiveValue {
+  readonly key: Buffer;
+}
+
 export interface KeyPage {
   /** In byte order, live keys only. */
   readonly keys: readonly Buffer[];
@@ -70,6 +86,8 @@ export interface KeyValueEngine {
   /** The live value, or undefined when R replicas say there is none. */
   get(operation: GetOperation): Promise<LiveValue | undefined>;
   listKeys(operation: ListKeysOperation): Promise<KeyPage>;
+  /** Live records in key order, a page at a time; read on only when the next page is asked for. */
+  scan(operation: ScanOperation): AsyncIterable<readonly ScannedRecord[]>;
 }
 
 export interface ProposeResult {

@@ -214,6 +214,8 @@ function problemWithList(request: ListRequest, { partitions }: FrameBounds): Pro
   return (
     badKeyBound('prefix', request.prefix) ??
     badKeyBound('start_after', request.startAfter) ??
+    badKeyBound('from', request.from) ??
+    badKeyBound('before', request.before) ??
     badNumber('limit', request.limit, 0, MOST_LISTED) ??
     badNumber('bytes of a page', request.maxBytes, 0, MAX_PAGE_BYTES) ??
     badPartitionBits('partitions', request.partitions, partitions)

@@ -15,6 +15,10 @@ export interface ListedRecord {
 
 export interface ListBounds {
   readonly prefix: Buffer;
+  /** Inclusive. */
+  readonly from?: Buffer | undefined;
+  /** Exclusive. */
+  readonly before?: Buffer | undefined;
   /** Exclusive. */
   readonly after: Buffer | undefined;
   /** Most records to return. */
@@ -61,7 +65,7 @@ export async function listLocal(store: Store, bounds: ListBounds): Promise<Liste
   const keys: ListedRecord[] = [];
   let bytes = 0;
   for (let run = heap.pop(); run !== undefined; run = heap.pop()) {
-    const head = run.head;
+    const head = run.read(bounds.withRecords);
     if (head === undefined) continue;
     const size = head.key.length + (head.record?.bytes.length ?? 0);
     if (keys.length >= bounds.limit || (keys.length > 0 && bytes + size > bounds.maxBytes)) {
@@ -84,9 +88,8 @@ function headOf(run: PartitionRun): Buffer {
 class PartitionRun {
   private readonly store: Store;
   private readonly partition: number;
-  private readonly prefix: Buffer;
+  private readonly from: Buffer | undefined;
   private readonly before: Buffer | undefined;
-  private readonly withRecords: boolean;
   private readonly perScan: number;
   private after: Buffer | undefined;
   private fetched: readonly ListedRecord[] = [];
@@ -96,15 +99,25 @@ class PartitionRun {
   constructor(store: Store, partition: number, bounds: ListBounds, perScan: number) {
     this.store = store;
     this.partition = partition;
-    this.prefix = bounds.prefix;
-    this.before = bounds.prefix.length === 0 ? undefined : prefixEnd(bounds.prefix);
+    const { prefix, from, before } = bounds;
+    this.from = largest(prefix.length === 0 ? undefined : prefix, from);
+    this.before = smallest(prefix.length === 0 ? undefined : prefixEnd(prefix), before);
     this.after = bounds.after;
-    this.withRecords = bounds.withRecords;
     this.perScan = perScan;
   }
 
   get head(): ListedRecord | undefined {
     return this.fetched[this.next];
+  }
+
+  /** The head, with its record when that is wanted: values are in memory only from here on, not for all partitions. */
+  read(withRecord: boolean): ListedRecord | undefined {
+    const { head } = this;
+    if (head === undefined || !withRecord) return head;
+    const record = this.store.get(head.key);
+    if (record === undefined) return head; // Collected since.
+    const { version, tombstone, expiresAtMs } = record;
+    return { key: head.key, version, tombstone, expiresAtMs, record };
   }
 
   shift(): void {
@@ -114,7 +127,7 @@ class PartitionRun {
   async fill(): Promise<void> {
     if (this.ended) return;
     const records = await this.store.scan(this.partition, {
-      ...(this.prefix.length === 0 ? {} : { from: this.prefix }),
+      from: this.from,
       after: this.after,
       before: this.before,
       limit: this.perScan,
@@ -127,7 +140,17 @@ class PartitionRun {
       version: record.version,
       tombstone: record.tombstone,
       expiresAtMs: record.expiresAtMs,
-      record: this.withRecords ? record : undefined,
+      record: undefined,
     }));
   }
+}
+
+function largest(a: Buffer | undefined, b: Buffer | undefined): Buffer | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return Buffer.compare(a, b) >= 0 ? a : b;
+}
+
+function smallest(a: Buffer | undefined, b: Buffer | undefined): Buffer | undefined {
+  if (a === undefined || b === undefined) return a ?? b;
+  return Buffer.compare(a, b) <= 0 ? a : b;
 }

@@ -9,6 +9,7 @@ import { missingPartitions, nodeState } from '../cluster/node-state.ts';
 import type { OwnPast } from '../cluster/own-past.ts';
 import { PeerMemories } from '../cluster/peer-memory.ts';
 import { Standing } from '../cluster/standing.ts';
+import { ClusterPages } from './cluster-pages.ts';
 import { Coordinator } from './coordinator.ts';
 import type { KeyValueEngine, ProposeResult, Replica } from './engine.ts';
 import { Forwarded } from './forwarded.ts';
@@ -31,6 +32,7 @@ import { streamRecords } from './record-stream.ts';
 import { RequestHandler } from './request-handler.ts';
 import { Residue } from './residue.ts';
 import { SAFETY_RULES } from './safety-rules.ts';
+import { Scans } from './scan.ts';
 import { DEFAULT_REPLICATION_SETTINGS, type ReplicationSettings } from './settings.ts';
 import { isInSync, statusOf } from './status.ts';
 import { createTopology, standingOutside, type Topology } from './topology.ts';
@@ -147,7 +149,9 @@ class RunningReplica implements Replica {
       }),
       remote,
     });
-    const listings = new Listings({ store, topology, clock, scheduler, metrics, remote });
+    const pages = new ClusterPages({ store, topology, clock, scheduler, metrics, remote });
+    const listings = new Listings({ pages, clock });
+    const scans = new Scans({ pages, clock, admit: (bytes, read) => inFlight.run(bytes, read) });
     const forwarder = new Forwarder({ topology, clock, scheduler, metrics, remote });
     const local: Pick<KeyValueEngine, 'put' | 'delete' | 'get'> = {
       put: (operation) => this.coordinator.put(operation),
@@ -170,6 +174,7 @@ class RunningReplica implements Replica {
           ? local.get(operation)
           : inFlight.run(operation.key.length, () => forwarder.get(operation)),
       listKeys: (operation) => inFlight.run(operation.maxBytes, () => listings.listKeys(operation)),
+      scan: (operation) => scans.scan(operation),
     };
     this.peers = new Peers({
       ...options,

@@ -18,7 +18,7 @@ import { decodeRecord } from '../storage/record.ts';
 import type { Mutation, Store } from '../storage/store.ts';
 import type { Forwarded } from './forwarded.ts';
 import type { HybridClock } from './hybrid-clock.ts';
-import { listLocal } from './local-listing.ts';
+import { type ListBounds, type ListedPage, listLocal } from './local-listing.ts';
 import type { OwnLog } from './own-log.ts';
 import type { FrameBody } from './peer-link.ts';
 import type { Topology } from './topology.ts';
@@ -127,12 +127,21 @@ export class RequestHandler {
 
   private async list(request: ListRequest): Promise<ListReply> {
     const { store, topology } = this.options;
-    const { id, prefix, startAfter, limit, maxBytes, withRecords } = request;
-    const after = startAfter.length === 0 ? undefined : startAfter;
+    const { id, prefix, limit, maxBytes, withRecords } = request;
     const partitions = [...PartitionSet.fromBytes(request.partitions, store.partitions)];
     const serves = (): boolean => partitions.every((partition) => topology.serves(partition));
-    const bounds = { prefix, after, limit: Math.max(1, limit), maxBytes, partitions, withRecords };
-    const page = serves() ? await listLocal(store, bounds) : undefined;
+    const [from, before, after] = [request.from, request.before, request.startAfter].map(unlessEmpty);
+    const bounds = {
+      prefix,
+      from,
+      before,
+      after,
+      limit: Math.max(1, limit),
+      maxBytes,
+      partitions,
+      withRecords,
+    };
+    const page = serves() ? await this.page(bounds) : undefined;
     // Asked again: the node may have lost its standing while it scanned.
     if (page === undefined || !serves()) return { id, wrongReplica: true, keys: [], more: false };
     const keys = page.keys.map(({ key, version, tombstone, expiresAtMs, record }) => ({
@@ -144,6 +153,20 @@ export class RequestHandler {
     }));
     return { id, wrongReplica: false, keys, more: page.more };
   }
+
+  /** Undefined when a record in it is damaged: others have it, and neither leaving it out nor ending the stream is right. */
+  private async page(bounds: ListBounds): Promise<ListedPage | undefined> {
+    try {
+      return await listLocal(this.options.store, bounds);
+    } catch (error) {
+      if (isDataLoss(error)) return undefined;
+      throw error;
+    }
+  }
+}
+
+function unlessEmpty(bytes: Buffer): Buffer | undefined {
+  return bytes.length === 0 ? undefined : bytes;
 }
 
 /** Whether a store's error is about one damaged record, not about the store. */

@@ -11,7 +11,9 @@ import {
   type ChannelCredentials,
   Client,
   type ClientOptions,
+  type ClientReadableStream,
   type ClientUnaryCall,
+  type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
   type Metadata,
@@ -169,6 +171,83 @@ export interface ListKeysResponse {
   keys: Buffer[];
   /** Empty after the last page. */
   nextPageToken: Buffer;
+}
+
+/** The records asked for are those whose keys satisfy all bounds that are given. */
+export interface ScanRequest {
+  /** Only keys that begin with these bytes. */
+  prefix: Buffer;
+  /** Only this key and greater ones. */
+  start: Buffer;
+  /** Only keys smaller than this one; empty: no bound. */
+  end: Buffer;
+  /** Only keys greater than this one: the last key received, to go on after a stream that broke. */
+  startAfter: Buffer;
+  /** Most records to send; 0: all. */
+  limit: number;
+  consistency: Consistency;
+}
+
+export interface ScanResponse {
+  /** In byte order of keys, after those of the message before. A stream that ends with status OK has sent everything. */
+  entries: ScanEntry[];
+}
+
+export interface ScanEntry {
+  key: Buffer;
+  value: Buffer;
+  version:
+    | Version
+    | undefined;
+  /** When the entry was sent; absent when the record does not expire. */
+  remainingTtlMs?: number | undefined;
+}
+
+export interface WatchRequest {
+  /** Only changes of keys that begin with these bytes. */
+  prefix: Buffer;
+  /** From a stream of the same prefix: goes on where its token was. Empty: from now on. */
+  token: Buffer;
+}
+
+/**
+ * The first one comes when everything that changes from then on will be told; from then on one comes at least every few
+ * seconds, also when nothing changes.
+ */
+export interface WatchResponse {
+  /** A key may come several times, its versions never go down, and values that were overwritten soon may be left out. */
+  events: WatchEvent[];
+  /** Resumes after all events so far; empty: the one before still serves, and repeats events since. */
+  token: Buffer;
+}
+
+export interface WatchEvent {
+  kind: WatchEvent_Kind;
+  key: Buffer;
+  /** Empty when deleted. */
+  value: Buffer;
+  version:
+    | Version
+    | undefined;
+  /** When the event was sent; absent when the value does not expire. */
+  remainingTtlMs?: number | undefined;
+}
+
+export const WatchEvent_Kind = {
+  KIND_UNSPECIFIED: 0,
+  PUT: 1,
+  /** DELETE - The key was deleted, or was given a value that has expired since. No event tells that a value expires. */
+  DELETE: 2,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type WatchEvent_Kind = typeof WatchEvent_Kind[keyof typeof WatchEvent_Kind];
+
+export namespace WatchEvent_Kind {
+  export type KIND_UNSPECIFIED = typeof WatchEvent_Kind.KIND_UNSPECIFIED;
+  export type PUT = typeof WatchEvent_Kind.PUT;
+  export type DELETE = typeof WatchEvent_Kind.DELETE;
+  export type UNRECOGNIZED = typeof WatchEvent_Kind.UNRECOGNIZED;
 }
 
 export interface BackupRequest {
@@ -1050,6 +1129,443 @@ export const ListKeysResponse: MessageFns<ListKeysResponse> = {
             }
 
             message.nextPageToken = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseScanRequest(): ScanRequest {
+  return {
+    prefix: Buffer.alloc(0),
+    start: Buffer.alloc(0),
+    end: Buffer.alloc(0),
+    startAfter: Buffer.alloc(0),
+    limit: 0,
+    consistency: 0,
+  };
+}
+
+export const ScanRequest: MessageFns<ScanRequest> = {
+  encode(message: ScanRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.prefix.length !== 0) {
+      writer.uint32(10).bytes(message.prefix);
+    }
+    if (message.start.length !== 0) {
+      writer.uint32(18).bytes(message.start);
+    }
+    if (message.end.length !== 0) {
+      writer.uint32(26).bytes(message.end);
+    }
+    if (message.startAfter.length !== 0) {
+      writer.uint32(34).bytes(message.startAfter);
+    }
+    if (message.limit !== 0) {
+      writer.uint32(40).uint64(message.limit);
+    }
+    if (message.consistency !== 0) {
+      writer.uint32(48).int32(message.consistency);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScanRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScanRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.prefix = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.start = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.end = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.startAfter = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.limit = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.consistency = reader.int32() as any;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseScanResponse(): ScanResponse {
+  return { entries: [] };
+}
+
+export const ScanResponse: MessageFns<ScanResponse> = {
+  encode(message: ScanResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.entries) {
+      ScanEntry.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScanResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScanResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.entries.push(ScanEntry.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseScanEntry(): ScanEntry {
+  return { key: Buffer.alloc(0), value: Buffer.alloc(0), version: undefined, remainingTtlMs: undefined };
+}
+
+export const ScanEntry: MessageFns<ScanEntry> = {
+  encode(message: ScanEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key.length !== 0) {
+      writer.uint32(10).bytes(message.key);
+    }
+    if (message.value.length !== 0) {
+      writer.uint32(18).bytes(message.value);
+    }
+    if (message.version !== undefined) {
+      Version.encode(message.version, writer.uint32(26).fork()).join();
+    }
+    if (message.remainingTtlMs !== undefined) {
+      writer.uint32(32).int64(message.remainingTtlMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScanEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScanEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.version = Version.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.remainingTtlMs = longToNumber(reader.int64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchRequest(): WatchRequest {
+  return { prefix: Buffer.alloc(0), token: Buffer.alloc(0) };
+}
+
+export const WatchRequest: MessageFns<WatchRequest> = {
+  encode(message: WatchRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.prefix.length !== 0) {
+      writer.uint32(10).bytes(message.prefix);
+    }
+    if (message.token.length !== 0) {
+      writer.uint32(18).bytes(message.token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.prefix = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.token = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchResponse(): WatchResponse {
+  return { events: [], token: Buffer.alloc(0) };
+}
+
+export const WatchResponse: MessageFns<WatchResponse> = {
+  encode(message: WatchResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.events) {
+      WatchEvent.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.token.length !== 0) {
+      writer.uint32(18).bytes(message.token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.events.push(WatchEvent.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.token = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchEvent(): WatchEvent {
+  return { kind: 0, key: Buffer.alloc(0), value: Buffer.alloc(0), version: undefined, remainingTtlMs: undefined };
+}
+
+export const WatchEvent: MessageFns<WatchEvent> = {
+  encode(message: WatchEvent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== 0) {
+      writer.uint32(8).int32(message.kind);
+    }
+    if (message.key.length !== 0) {
+      writer.uint32(18).bytes(message.key);
+    }
+    if (message.value.length !== 0) {
+      writer.uint32(26).bytes(message.value);
+    }
+    if (message.version !== undefined) {
+      Version.encode(message.version, writer.uint32(34).fork()).join();
+    }
+    if (message.remainingTtlMs !== undefined) {
+      writer.uint32(40).int64(message.remainingTtlMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchEvent {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchEvent();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.kind = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.value = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.version = Version.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.remainingTtlMs = longToNumber(reader.int64());
             continue;
           }
         }
@@ -2011,6 +2527,26 @@ export const KeyValueStoreService = {
     responseSerialize: (value: ListKeysResponse): Buffer => Buffer.from(ListKeysResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListKeysResponse => ListKeysResponse.decode(value),
   },
+  /** Streams records in byte order of their keys. */
+  scan: {
+    path: "/kvstore.KeyValueStore/Scan" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ScanRequest): Buffer => Buffer.from(ScanRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ScanRequest => ScanRequest.decode(value),
+    responseSerialize: (value: ScanResponse): Buffer => Buffer.from(ScanResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ScanResponse => ScanResponse.decode(value),
+  },
+  /** Streams changes as they happen, at least once each, until the caller ends it. */
+  watch: {
+    path: "/kvstore.KeyValueStore/Watch" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: WatchRequest): Buffer => Buffer.from(WatchRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WatchRequest => WatchRequest.decode(value),
+    responseSerialize: (value: WatchResponse): Buffer => Buffer.from(WatchResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WatchResponse => WatchResponse.decode(value),
+  },
   /** Writes a snapshot of this node's records into its own backup directory. */
   backup: {
     path: "/kvstore.KeyValueStore/Backup" as const,
@@ -2054,6 +2590,10 @@ export interface KeyValueStoreServer extends UntypedServiceImplementation {
   delete: handleUnaryCall<DeleteRequest, DeleteResponse>;
   /** Lists keys in byte order, paged. */
   listKeys: handleUnaryCall<ListKeysRequest, ListKeysResponse>;
+  /** Streams records in byte order of their keys. */
+  scan: handleServerStreamingCall<ScanRequest, ScanResponse>;
+  /** Streams changes as they happen, at least once each, until the caller ends it. */
+  watch: handleServerStreamingCall<WatchRequest, WatchResponse>;
   /** Writes a snapshot of this node's records into its own backup directory. */
   backup: handleUnaryCall<BackupRequest, BackupResponse>;
   /** Answers "OK" while the node serves. */
@@ -2121,6 +2661,16 @@ export interface KeyValueStoreClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListKeysResponse) => void,
   ): ClientUnaryCall;
+  /** Streams records in byte order of their keys. */
+  scan(request: ScanRequest, options?: Partial<CallOptions>): ClientReadableStream<ScanResponse>;
+  scan(request: ScanRequest, metadata?: Metadata, options?: Partial<CallOptions>): ClientReadableStream<ScanResponse>;
+  /** Streams changes as they happen, at least once each, until the caller ends it. */
+  watch(request: WatchRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchResponse>;
+  watch(
+    request: WatchRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchResponse>;
   /** Writes a snapshot of this node's records into its own backup directory. */
   backup(
     request: BackupRequest,

@@ -335,6 +335,10 @@ export interface ListRequest {
   partitions: Buffer;
   /** With the records themselves. */
   withRecords: boolean;
+  /** Inclusive; empty for the beginning. */
+  from: Buffer;
+  /** Exclusive; empty: no bound. */
+  before: Buffer;
 }
 
 export interface ListReply {
@@ -505,6 +509,80 @@ export interface RecordsChunk {
   complete: boolean;
   /** Of the partition of the records, when they were read (PROTOCOL 24). */
   horizonMs: number;
+}
+
+export interface WatchPartitionsRequest {
+  header: PeerHeader | undefined;
+  prefix: Buffer;
+  start: WatchPartitionsRequest_Start;
+  /** With LOG: whose log is meant, and the place in it. */
+  incarnation: number;
+  sequence: number;
+  /** The partitions, each in one of them. */
+  marks: WatchMark[];
+}
+
+export const WatchPartitionsRequest_Start = {
+  START_UNSPECIFIED: 0,
+  /** NOW - With what is applied from now on. */
+  NOW: 1,
+  /** LOG - In the recipient's log after `sequence`. OUT_OF_RANGE when the log cannot tell of all partitions what came after. */
+  LOG: 2,
+  /**
+   * STATE - With every stored record whose version is not below its partition's mark, then as NOW. OUT_OF_RANGE when
+   * tombstones above a mark may have been collected.
+   */
+  STATE: 3,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type WatchPartitionsRequest_Start =
+  typeof WatchPartitionsRequest_Start[keyof typeof WatchPartitionsRequest_Start];
+
+export namespace WatchPartitionsRequest_Start {
+  export type START_UNSPECIFIED = typeof WatchPartitionsRequest_Start.START_UNSPECIFIED;
+  export type NOW = typeof WatchPartitionsRequest_Start.NOW;
+  export type LOG = typeof WatchPartitionsRequest_Start.LOG;
+  export type STATE = typeof WatchPartitionsRequest_Start.STATE;
+  export type UNRECOGNIZED = typeof WatchPartitionsRequest_Start.UNRECOGNIZED;
+}
+
+/** Of these partitions everything with a lower wall clock has been told, whoever wrote it. */
+export interface WatchMark {
+  /** A bit for each partition, lowest bit of the first byte first. */
+  partitions: Buffer;
+  /** Milliseconds since 1970; 0: not known. */
+  markMs: number;
+}
+
+export interface WatchChunk {
+  /** Of the answering node. */
+  incarnation: number;
+  /** The log of the answering node has been told through here; absent while stored records are being told. */
+  sequence?: number | undefined;
+  records: WatchedRecord[];
+  /** Marks that have risen. */
+  marks: WatchMark[];
+}
+
+export interface WatchedRecord {
+  key: Buffer;
+  record: Buffer;
+}
+
+/** What a client's token of Watch holds, behind a format byte and a checksum (node/replication/watch/token.ts). */
+export interface WatchTokenBody {
+  clusterId: string;
+  places: WatchPlace[];
+}
+
+/** How far some partitions have been told. */
+export interface WatchPlace {
+  /** Whose log; empty while they had no source. */
+  nodeId: string;
+  incarnation: number;
+  sequence: number;
+  marks: WatchMark[];
 }
 
 function createBasePeerHeader(): PeerHeader {
@@ -2133,6 +2211,8 @@ function createBaseListRequest(): ListRequest {
     maxBytes: 0,
     partitions: Buffer.alloc(0),
     withRecords: false,
+    from: Buffer.alloc(0),
+    before: Buffer.alloc(0),
   };
 }
 
@@ -2158,6 +2238,12 @@ export const ListRequest: MessageFns<ListRequest> = {
     }
     if (message.withRecords !== false) {
       writer.uint32(56).bool(message.withRecords);
+    }
+    if (message.from.length !== 0) {
+      writer.uint32(66).bytes(message.from);
+    }
+    if (message.before.length !== 0) {
+      writer.uint32(74).bytes(message.before);
     }
     return writer;
   },
@@ -2229,6 +2315,22 @@ export const ListRequest: MessageFns<ListRequest> = {
             }
 
             message.withRecords = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.from = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.before = Buffer.from(reader.bytes());
             continue;
           }
         }
@@ -3672,6 +3774,436 @@ export const RecordsChunk: MessageFns<RecordsChunk> = {
   },
 };
 
+function createBaseWatchPartitionsRequest(): WatchPartitionsRequest {
+  return { header: undefined, prefix: Buffer.alloc(0), start: 0, incarnation: 0, sequence: 0, marks: [] };
+}
+
+export const WatchPartitionsRequest: MessageFns<WatchPartitionsRequest> = {
+  encode(message: WatchPartitionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.header !== undefined) {
+      PeerHeader.encode(message.header, writer.uint32(10).fork()).join();
+    }
+    if (message.prefix.length !== 0) {
+      writer.uint32(18).bytes(message.prefix);
+    }
+    if (message.start !== 0) {
+      writer.uint32(24).int32(message.start);
+    }
+    if (message.incarnation !== 0) {
+      writer.uint32(32).uint64(message.incarnation);
+    }
+    if (message.sequence !== 0) {
+      writer.uint32(40).uint64(message.sequence);
+    }
+    for (const v of message.marks) {
+      WatchMark.encode(v!, writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchPartitionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchPartitionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.header = PeerHeader.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.prefix = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.start = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.incarnation = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.sequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.marks.push(WatchMark.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchMark(): WatchMark {
+  return { partitions: Buffer.alloc(0), markMs: 0 };
+}
+
+export const WatchMark: MessageFns<WatchMark> = {
+  encode(message: WatchMark, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.partitions.length !== 0) {
+      writer.uint32(10).bytes(message.partitions);
+    }
+    if (message.markMs !== 0) {
+      writer.uint32(16).uint64(message.markMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchMark {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchMark();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.partitions = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.markMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchChunk(): WatchChunk {
+  return { incarnation: 0, sequence: undefined, records: [], marks: [] };
+}
+
+export const WatchChunk: MessageFns<WatchChunk> = {
+  encode(message: WatchChunk, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.incarnation !== 0) {
+      writer.uint32(8).uint64(message.incarnation);
+    }
+    if (message.sequence !== undefined) {
+      writer.uint32(16).uint64(message.sequence);
+    }
+    for (const v of message.records) {
+      WatchedRecord.encode(v!, writer.uint32(26).fork()).join();
+    }
+    for (const v of message.marks) {
+      WatchMark.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchChunk {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchChunk();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.incarnation = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.sequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.records.push(WatchedRecord.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.marks.push(WatchMark.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchedRecord(): WatchedRecord {
+  return { key: Buffer.alloc(0), record: Buffer.alloc(0) };
+}
+
+export const WatchedRecord: MessageFns<WatchedRecord> = {
+  encode(message: WatchedRecord, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key.length !== 0) {
+      writer.uint32(10).bytes(message.key);
+    }
+    if (message.record.length !== 0) {
+      writer.uint32(18).bytes(message.record);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchedRecord {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchedRecord();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.record = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchTokenBody(): WatchTokenBody {
+  return { clusterId: "", places: [] };
+}
+
+export const WatchTokenBody: MessageFns<WatchTokenBody> = {
+  encode(message: WatchTokenBody, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.clusterId !== "") {
+      writer.uint32(10).string(message.clusterId);
+    }
+    for (const v of message.places) {
+      WatchPlace.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchTokenBody {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchTokenBody();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.clusterId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.places.push(WatchPlace.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseWatchPlace(): WatchPlace {
+  return { nodeId: "", incarnation: 0, sequence: 0, marks: [] };
+}
+
+export const WatchPlace: MessageFns<WatchPlace> = {
+  encode(message: WatchPlace, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.nodeId !== "") {
+      writer.uint32(10).string(message.nodeId);
+    }
+    if (message.incarnation !== 0) {
+      writer.uint32(16).uint64(message.incarnation);
+    }
+    if (message.sequence !== 0) {
+      writer.uint32(24).uint64(message.sequence);
+    }
+    for (const v of message.marks) {
+      WatchMark.encode(v!, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WatchPlace {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWatchPlace();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.nodeId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.incarnation = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sequence = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.marks.push(WatchMark.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 export type PeerService = typeof PeerService;
 export const PeerService = {
   /** The one stream between two members. Both sides open with Hello and then exchange frames in any order. */
@@ -3694,6 +4226,17 @@ export const PeerService = {
     responseSerialize: (value: RecordsChunk): Buffer => Buffer.from(RecordsChunk.encode(value).finish()),
     responseDeserialize: (value: Buffer): RecordsChunk => RecordsChunk.decode(value),
   },
+  /** Changes of some partitions that the answering node serves, for a client that watches at another node (PROTOCOL 18). */
+  watchPartitions: {
+    path: "/kvcluster.peer.Peer/WatchPartitions" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: WatchPartitionsRequest): Buffer =>
+      Buffer.from(WatchPartitionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WatchPartitionsRequest => WatchPartitionsRequest.decode(value),
+    responseSerialize: (value: WatchChunk): Buffer => Buffer.from(WatchChunk.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WatchChunk => WatchChunk.decode(value),
+  },
 } as const;
 
 export interface PeerServer extends UntypedServiceImplementation {
@@ -3701,6 +4244,8 @@ export interface PeerServer extends UntypedServiceImplementation {
   exchange: handleBidiStreamingCall<PeerFrame, PeerFrame>;
   /** Every record of the answering node, in (partition, key) order, for a replica that rebuilds. */
   pullRecords: handleServerStreamingCall<PullRecordsRequest, RecordsChunk>;
+  /** Changes of some partitions that the answering node serves, for a client that watches at another node (PROTOCOL 18). */
+  watchPartitions: handleServerStreamingCall<WatchPartitionsRequest, WatchChunk>;
 }
 
 export interface PeerClient extends Client {
@@ -3715,6 +4260,13 @@ export interface PeerClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<RecordsChunk>;
+  /** Changes of some partitions that the answering node serves, for a client that watches at another node (PROTOCOL 18). */
+  watchPartitions(request: WatchPartitionsRequest, options?: Partial<CallOptions>): ClientReadableStream<WatchChunk>;
+  watchPartitions(
+    request: WatchPartitionsRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<WatchChunk>;
 }
 
 export const PeerClient = makeGenericClientConstructor(PeerService, "kvcluster.peer.Peer") as unknown as {

@@ -98,6 +98,8 @@ const SOUND: { readonly [C in Case]: Value<C> } = {
     maxBytes: 3 * 1024 * 1024,
     partitions: Buffer.alloc(2),
     withRecords: false,
+    from: Buffer.alloc(1024),
+    before: empty,
   },
   listReply: {
     id: 1,
@@ -301,6 +303,8 @@ const BAD: readonly [what: string, frame: Body, problem: RegExp][] = [
   ],
   ['a long prefix', body('list', { prefix: long }), /prefix has 1025 bytes/],
   ['a long start', body('list', { startAfter: long }), /start_after has 1025 bytes/],
+  ['a long lower bound', body('list', { from: long }), /from has 1025 bytes/],
+  ['a long upper bound', body('list', { before: long }), /before has 1025 bytes/],
   ['a page of everything', body('list', { limit: 2 ** 32 - 1 }), /limit/],
   ['a page of gigabytes', body('list', { maxBytes: 2 ** 32 - 1 }), /bytes of a page/],
   [

@@ -76,6 +76,8 @@ describe('what a replica answers to its peers', () => {
       id: 5,
       prefix: nothing,
       startAfter: nothing,
+      from: nothing,
+      before: nothing,
       limit: 10,
       maxBytes: 1000,
       partitions: PartitionSet.of([0], PARTITIONS).toBytes(),
