@@ -52,6 +52,14 @@ export class ApplyLog {
     return (this.segments[0]?.firstSequence ?? 1) - 1;
   }
 
+  /** As `Store.sequenceSince`. */
+  sequenceSince(wallMs: number): number {
+    // What precedes a segment was written before it was made. A clock that was set back makes later segments seem old.
+    const newer = this.segments.findIndex(({ madeAtMs }) => madeAtMs >= wallMs);
+    const last = this.segments.at(newer === -1 ? -1 : Math.max(0, newer - 1));
+    return (last?.firstSequence ?? 1) - 1;
+  }
+
   get bytes(): number {
     return this.segments.reduce((sum, segment) => sum + segment.bytes, 0);
   }

@@ -4,7 +4,7 @@ import type { Disk } from './disk.ts';
 import { decodeEntry, FLAG, frameBytes, KIND, readFrame, type Frame } from './entry.ts';
 import { entryBytes } from './own-tail.ts';
 import { SEGMENT_HEAD_BYTES, segmentName } from './segment.ts';
-import type { LogSlice, OwnEntry } from './store.ts';
+import type { EntrySlice, RecordEntry } from './store.ts';
 
 /** Bytes read from a file at once. */
 const WINDOW_BYTES = 256 * 1024;
@@ -17,9 +17,18 @@ interface Place {
   readonly offset: number;
 }
 
+/** What to read: record entries in (after, until], everything up to `until` being synced. */
+export interface LogRange {
+  readonly after: number;
+  readonly until: number;
+  /** Bytes of entries, one larger entry excepted. */
+  readonly maxBytes: number;
+  readonly ownOnly: boolean;
+}
+
 /**
- * Reads own entries back from the segment files, for peers that are further behind than the tail in memory. Where a
- * call ended is remembered, so that a peer that reads on does not search again.
+ * Reads record entries back from the segment files. Where a call ended is remembered, so that a peer that reads on does
+ * not search again.
  */
 export class LogReader {
   private readonly disk: Disk;
@@ -33,12 +42,13 @@ export class LogReader {
   }
 
   /**
-   * Own entries in (after, until], bounded in bytes; may stop early. Everything up to `until` is synced.
+   * The entries of a range; may stop early.
    *
    * @throws KvError OUT_OF_RANGE when the log begins after `after`; DATA_LOSS when a segment is damaged.
    */
-  async read(after: number, until: number, maxBytes: number): Promise<LogSlice> {
-    const collected = new Collected(after, until, maxBytes);
+  async read(range: LogRange): Promise<EntrySlice> {
+    const { after, until } = range;
+    const collected = new Collected(range);
     try {
       for (;;) {
         const segment = this.segmentAfter(collected.through);
@@ -109,31 +119,31 @@ function scanWindow(
 
 /** What one call has gathered. */
 class Collected {
-  readonly entries: OwnEntry[] = [];
+  readonly entries: RecordEntry[] = [];
   /** Everything up to here has been looked at. */
   through: number;
   done = false;
-  private readonly until: number;
-  private readonly maxBytes: number;
+  private readonly range: LogRange;
   private bytes = 0;
   private scanned = 0;
 
-  constructor(after: number, until: number, maxBytes: number) {
-    this.through = after;
-    this.until = until;
-    this.maxBytes = maxBytes;
+  constructor(range: LogRange) {
+    this.through = range.after;
+    this.range = range;
   }
 
   /** False when the entry is to be left for the next call. */
   take(window: Buffer, frame: Frame): boolean {
     this.scanned += frame.end - frame.start;
     if (frame.kind !== KIND.group && frame.kind !== KIND.cleanEnd && frame.sequence > this.through) {
-      if (frame.sequence > this.until) {
-        this.through = this.until;
+      const { until, ownOnly } = this.range;
+      if (frame.sequence > until) {
+        this.through = until;
         this.done = true;
         return false;
       }
-      if (frame.kind === KIND.record && (frame.flags & FLAG.own) !== 0 && !this.keep(window, frame)) {
+      const wanted = frame.kind === KIND.record && (!ownOnly || (frame.flags & FLAG.own) !== 0);
+      if (wanted && !this.keep(window, frame)) {
         this.done = true;
         return false;
       }
@@ -146,11 +156,11 @@ class Collected {
   private keep(window: Buffer, frame: Frame): boolean {
     const entry = decodeEntry(window, frame);
     if (entry?.kind !== 'record') return true;
-    const { sequence, key, record, requestId } = entry;
-    const own: OwnEntry = { sequence, key, record, requestId };
-    this.bytes += entryBytes(own);
-    if (this.entries.length > 0 && this.bytes > this.maxBytes) return false;
-    this.entries.push(own);
+    const { sequence, own, key, record, requestId } = entry;
+    const kept: RecordEntry = { sequence, own, key, record, requestId };
+    this.bytes += entryBytes(kept);
+    if (this.entries.length > 0 && this.bytes > this.range.maxBytes) return false;
+    this.entries.push(kept);
     return true;
   }
 }

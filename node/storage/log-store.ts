@@ -11,6 +11,7 @@ import { StoreHealth } from './store-health.ts';
 import { endLog, prepareParts, type LogStoreOptions, type StoreParts } from './store-parts.ts';
 import type {
   ApplyResult,
+  EntrySlice,
   KeyedRecord,
   LogCursor,
   LogSlice,
@@ -180,11 +181,31 @@ export class LogStore implements Store {
     if (after < this.log.start) throw outOfRange(after, this.log.start);
     if (after >= this.head) return { after, through: after, entries: [] };
     if (after >= tail.start) return tail.read(after, this.sequenceCeiling, maxBytes);
-    return this.reader.read(after, tail.start, maxBytes);
+    return this.reader.read({ after, until: tail.start, maxBytes, ownOnly: true });
   }
 
   onAppend(listener: () => void): () => void {
     return this.writer.onAppend(listener);
+  }
+
+  get syncedThrough(): number {
+    return this.writer.syncedThrough;
+  }
+
+  async readEntries(after: number, maxBytes: number): Promise<EntrySlice> {
+    this.health.check();
+    const until = this.syncedThrough;
+    if (after < this.log.start) throw outOfRange(after, this.log.start);
+    if (after >= until) return { after, through: after, entries: [] };
+    return this.reader.read({ after, until, maxBytes, ownOnly: false });
+  }
+
+  onSync(listener: () => void): () => void {
+    return this.writer.onSync(listener);
+  }
+
+  sequenceSince(wallMs: number): number {
+    return this.log.sequenceSince(wallMs);
   }
 
   trimLog(acknowledgedThrough: number): void {

@@ -69,6 +69,7 @@ export class LogWriter {
   private readonly newestCursors: Map<string, LogCursor>;
   private readonly syncedMeta: Map<string, Buffer>;
   private readonly appendListeners = new Set<() => void>();
+  private readonly syncListeners = new Set<() => void>();
   /** Sequence of the newest own record. */
   private ownHead: number;
 
@@ -146,6 +147,11 @@ export class LogWriter {
   onAppend(listener: () => void): () => void {
     this.appendListeners.add(listener);
     return () => this.appendListeners.delete(listener);
+  }
+
+  onSync(listener: () => void): () => void {
+    this.syncListeners.add(listener);
+    return () => this.syncListeners.delete(listener);
   }
 
   /** The overlay has room again: groups that waited for it may be written. */
@@ -252,6 +258,7 @@ export class LogWriter {
     this.options.overlay.promote(layer);
     this.tail.shrink(this.syncedThrough);
     this.options.onSynced();
+    if (layer.records.size > 0) for (const listener of this.syncListeners) listener();
   }
 
   private notifyAppend(): void {

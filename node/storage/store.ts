@@ -100,6 +100,19 @@ export interface LogSlice {
   readonly entries: readonly OwnEntry[];
 }
 
+/** A record entry of the log, read back as it was written. */
+export interface RecordEntry extends OwnEntry {
+  /** Minted here; otherwise it came from a peer. */
+  readonly own: boolean;
+}
+
+/** A contiguous piece of the log: record entries in (after, through]; everything else in between is of no interest. */
+export interface EntrySlice {
+  readonly after: number;
+  readonly through: number;
+  readonly entries: readonly RecordEntry[];
+}
+
 /** Sizes for status and metrics. */
 export interface StoreStatistics {
   /** Records in the indexed state, tombstones and expired ones included, overlay excluded. */
@@ -161,6 +174,19 @@ export interface Store {
   readLog(after: number, maxBytes: number): Promise<LogSlice>;
   /** Calls back whenever own entries were appended. Returns the unsubscribe function. */
   onAppend(listener: () => void): () => void;
+  /** Newest synced sequence: what `readEntries` reads up to. */
+  readonly syncedThrough: number;
+  /**
+   * Synced entries after a sequence, own ones and those of peers, bounded in bytes. What was loaded or removed without the
+   * log is not among them.
+   *
+   * @throws KvError OUT_OF_RANGE when the log no longer reaches back to `after`.
+   */
+  readEntries(after: number, maxBytes: number): Promise<EntrySlice>;
+  /** Calls back whenever entries became synced. Returns the unsubscribe function. */
+  onSync(listener: () => void): () => void;
+  /** A sequence at or before every entry of the log that was written at or after this wall clock time. */
+  sequenceSince(wallMs: number): number;
   /** Lets the log drop what every peer has acknowledged through `sequence`, and what lies beyond its caps. */
   trimLog(acknowledgedThrough: number): void;
 

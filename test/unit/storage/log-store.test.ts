@@ -5,7 +5,13 @@ import { partitionOf } from '../../../model/key-hash.ts';
 import type { LogStore } from '../../../node/storage/log-store.ts';
 import { liveRecord, tombstoneRecord } from '../../../node/storage/record.ts';
 import { StoreUnsupported } from '../../../node/storage/store-errors.ts';
-import type { ApplyOutcome, Mutation, OwnEntry, StoredRecord } from '../../../node/storage/store.ts';
+import type {
+  ApplyOutcome,
+  Mutation,
+  OwnEntry,
+  RecordEntry,
+  StoredRecord,
+} from '../../../node/storage/store.ts';
 import { MemoryMachine, SMALL_LIMITS } from '../../support/memory-store.ts';
 
 const KEY = Buffer.from('key');
@@ -264,12 +270,16 @@ describe('a log store', () => {
       () => store.latest(KEY),
       () => store.apply([put(KEY, 1)]),
       () => store.readMeta('m'),
+      () => store.digest(0),
     ]) {
       expect(call).to.throw(KvError).with.property('code', 'UNAVAILABLE');
     }
     for (const call of [
       () => store.scan(0, { limit: 1 }),
       () => store.readLog(0, 1),
+      () => store.readEntries(0, 1),
+      () => store.load([]),
+      () => store.removeWhere(0, () => true),
       () => store.writeMeta('m', KEY),
       () => store.raiseClockCeiling(9e12),
       () => store.checkpoint(),
@@ -329,6 +339,70 @@ describe('a log store', () => {
       expect(await readAll(store.head, 900)).to.deep.equal([]);
     });
 
+    it('gives all synced entries back, those of peers too, whatever the size of a slice', async () => {
+      await fill(60);
+      const requestId = { clientId: Buffer.from('client'), number: 7, clientStartMs: 8, attempt: 1 };
+      await synced({ ...put(KEY, 1), requestId });
+      await machine.time.run(store.writeMeta('m', KEY));
+      for (const maxBytes of [1, 900, 1e6]) {
+        const entries: RecordEntry[] = [];
+        for (let after = 0; after < store.syncedThrough;) {
+          const slice = await machine.time.run(store.readEntries(after, maxBytes));
+          expect(slice.after).to.equal(after);
+          expect(slice.through).to.be.greaterThan(after).and.to.be.at.most(store.syncedThrough);
+          entries.push(...slice.entries);
+          after = slice.through;
+        }
+        expect(entries.map(({ sequence }) => sequence)).to.deep.equal(
+          Array.from({ length: 121 }, (_, index) => index + 1),
+        );
+        expect(entries.map(({ own }) => own)).to.deep.equal(
+          Array.from({ length: 121 }, (_, index) => index % 2 === 0),
+        );
+        expect(entries[1]?.key.toString()).to.equal('foreign-0');
+        expect(entries.at(-1)?.requestId).to.deep.equal(requestId);
+      }
+    });
+
+    it('gives no entry back that is not synced, and calls when one is', async () => {
+      await synced(put(KEY, 1));
+      let calls = 0;
+      const unsubscribe = store.onSync(() => (calls += 1));
+      const { durable } = store.apply([put(KEY, 2)]);
+      const before = await machine.time.run(store.readEntries(0, 1e6));
+      expect(before.entries.length).to.equal(1);
+      expect(before.through).to.equal(1);
+      expect(calls).to.equal(0);
+      await machine.time.run(durable);
+      expect(calls).to.equal(1);
+      expect((await machine.time.run(store.readEntries(before.through, 1e6))).entries.length).to.equal(1);
+      await machine.time.run(store.raiseClockCeiling(5));
+      expect(calls, 'nothing to read').to.equal(1);
+      unsubscribe();
+      await synced(put(KEY, 3));
+      expect(calls).to.equal(1);
+    });
+
+    it('knows from where on to read what was written since a time', async () => {
+      const written: { sequence: number; atMs: number }[] = [];
+      const clock = machine.time.clock();
+      for (let index = 0; index < 80; index += 1) {
+        const { outcomes, durable } = store.apply([put(`k${index}`, 1, Buffer.alloc(200))]);
+        written.push({ sequence: sequenceOf(outcomes[0]), atMs: clock.wallMs() });
+        await machine.time.run(durable);
+        await machine.time.advance(1000);
+      }
+      expect(store.logStart).to.equal(0);
+      for (const { atMs } of written) {
+        const since = store.sequenceSince(atMs);
+        for (const { sequence } of written.filter((other) => other.atMs >= atMs))
+          expect(sequence).to.be.greaterThan(since);
+      }
+      // Not from the very beginning, but from the segment.
+      expect(store.sequenceSince(clock.wallMs())).to.be.greaterThan(50);
+      expect(store.sequenceSince(0)).to.equal(store.logStart);
+    });
+
     it('keeps the request id of an entry', async () => {
       const requestId = { clientId: Buffer.from('client'), number: 7, clientStartMs: 8, attempt: 1 };
       await synced({ ...put(KEY, 1), requestId });
@@ -358,6 +432,7 @@ describe('a log store', () => {
       await machine.time.advance(100);
       expect(store.logStart).to.be.greaterThan(0).and.to.be.at.most(acknowledged);
       expect((await refusal(store.readLog(0, 100))).code).to.equal('OUT_OF_RANGE');
+      expect((await refusal(store.readEntries(0, 100))).code).to.equal('OUT_OF_RANGE');
       expect((await readAll(store.logStart, 900)).at(-1)?.sequence).to.equal(store.head);
       const start = store.logStart;
       await machine.time.run(store.close());
