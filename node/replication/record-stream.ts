@@ -13,6 +13,8 @@ export interface RecordStreamOptions {
   readonly horizonMs: (partition: number) => number;
   /** Bytes of records in a chunk; one larger record makes a chunk of its own. */
   readonly chunkBytes: number;
+  /** Told of damaged records, which are then left out; without it they end the stream. */
+  readonly onDamaged?: (key: Buffer) => void;
 }
 
 const FIRST_SCAN = 32;
@@ -39,7 +41,11 @@ export async function* streamRecords(
       if (signal.aborted) throw abortReason(signal);
       // Before the records are read: a horizon that rises meanwhile must not vouch for them.
       const horizonMs = options.horizonMs(partition);
-      const records = await store.scan(partition, { after: afterKey, limit: perScan });
+      const records = await store.scan(partition, {
+        after: afterKey,
+        limit: perScan,
+        onDamaged: options.onDamaged,
+      });
       for (const chunk of chunksOf(records, chunkBytes)) {
         last = { partition, key: chunk.at(-1)?.key ?? Buffer.alloc(0) };
         const wire = chunk.map(({ key, record }) => ({ key, record: record.bytes, horizonMs }));
