@@ -15,6 +15,8 @@ export interface CallContext {
   readonly metadata: Metadata;
   /** By the monotonic clock, milliseconds: when an answer is no longer of use. */
   readonly deadlineMs: number;
+  /** The same for an answer that comes in many parts: Infinity when the caller set no deadline. */
+  readonly streamEndMs: number;
   /** Aborts when the caller has gone or its deadline has passed. */
   readonly signal: AbortSignal;
 }
@@ -92,7 +94,10 @@ export function unaryHandler<Request, Response>(
   };
 }
 
-/** A server-streaming method's implementation from an async iterable, read no faster than the caller takes it. */
+/**
+ * A server-streaming method's implementation from an async iterable, read no faster than the caller takes it: one message
+ * is on its way while the next one is made.
+ */
 export function streamHandler<Request, Response>(
   path: string,
   options: HandlerOptions,
@@ -100,12 +105,18 @@ export function streamHandler<Request, Response>(
 ): (call: ServerWritableStream<Incoming<Request>, Response>) => void {
   return (call) => {
     const tracked = track(path, options, call);
+    const { signal } = tracked.context;
     void settle(async () => {
       options.admit(path, call.metadata);
+      let sending: Promise<void> | undefined;
       for await (const message of handle(requestOf(call.request), tracked.context)) {
-        if (!call.write(message)) await drained(call, tracked.context.signal);
-        tracked.context.signal.throwIfAborted();
+        await sending;
+        signal.throwIfAborted();
+        sending = sent(call, message, signal);
+        // Heard of at the next message or the end.
+        sending.catch(() => undefined);
       }
+      await sending;
     }).then((result) => {
       if ('response' in result) {
         if (tracked.end('OK')) call.end();
@@ -175,16 +186,22 @@ function track(
   const context = {
     metadata: call.metadata,
     deadlineMs: startedMs + untilMs,
+    streamEndMs: Number.isFinite(left) ? startedMs + untilMs : Infinity,
     signal: controller.signal,
   };
   return { context, end };
 }
 
-function drained(call: EventSource<'drain'>, signal: AbortSignal): Promise<void> {
+/** Resolves when the connection has taken the message. */
+function sent<Response>(
+  call: ServerWritableStream<unknown, Response>,
+  message: Response,
+  signal: AbortSignal,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(new KvError('ABORTED', 'the caller has gone'));
     signal.addEventListener('abort', onAbort, { once: true });
-    call.once('drain', () => {
+    call.write(message, () => {
       signal.removeEventListener('abort', onAbort);
       resolve();
     });

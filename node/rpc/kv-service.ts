@@ -10,12 +10,20 @@ import {
   type GetResponse,
   type PutRequest,
   type PutResponse,
+  type ScanRequest,
+  type ScanResponse,
 } from '../../proto/gen/kvstore.ts';
 import type { SnapshotResult } from '../backup/snapshots.ts';
 import { consistencyOf } from '../replication/consistency.ts';
 import type { OperationOptions, Replica } from '../replication/engine.ts';
 import type { ServiceDefinition, UntypedServiceImplementation } from './grpc.ts';
-import { tolerantMethod, unaryHandler, type CallContext, type HandlerOptions } from './handlers.ts';
+import {
+  streamHandler,
+  tolerantMethod,
+  unaryHandler,
+  type CallContext,
+  type HandlerOptions,
+} from './handlers.ts';
 import {
   checkKey,
   checkMinVersion,
@@ -27,6 +35,7 @@ import {
 } from './kv-requests.ts';
 import { listKeys } from './list-keys.ts';
 import { findReservedField, type ReservedFields } from './reserved-fields.ts';
+import { scan } from './scan.ts';
 
 /** What the public service needs. */
 export interface KvServiceOptions {
@@ -44,11 +53,12 @@ const MAX_OPERATION_MS = 60_000;
 const NOTHING = Buffer.alloc(0);
 
 /** The fields that a request's message reserves (kvstore.proto). */
-const RESERVED: Readonly<Record<'put' | 'get' | 'delete' | 'listKeys', ReservedFields>> = {
+const RESERVED: Readonly<Record<'put' | 'get' | 'delete' | 'listKeys' | 'scan', ReservedFields>> = {
   put: { from: 7, to: 15 },
   get: { from: 4, to: 15 },
   delete: { from: 5, to: 15 },
   listKeys: { from: 6, to: 15 },
+  scan: { from: 7, to: 15 },
 };
 
 const withoutReserved = (reserved: ReservedFields) => (bytes: Buffer) =>
@@ -60,6 +70,7 @@ export const kvServiceDefinition = {
   get: tolerantMethod(KeyValueStoreService.get, withoutReserved(RESERVED.get)),
   delete: tolerantMethod(KeyValueStoreService.delete, withoutReserved(RESERVED.delete)),
   listKeys: tolerantMethod(KeyValueStoreService.listKeys, withoutReserved(RESERVED.listKeys)),
+  scan: tolerantMethod(KeyValueStoreService.scan, withoutReserved(RESERVED.scan)),
   backup: tolerantMethod(KeyValueStoreService.backup),
   ping: tolerantMethod(KeyValueStoreService.ping),
   describeCluster: tolerantMethod(KeyValueStoreService.describeCluster),
@@ -80,6 +91,11 @@ export function createKvService(options: KvServiceOptions): UntypedServiceImplem
       remove(options, request, context),
     ),
     listKeys: unaryHandler(KeyValueStoreService.listKeys.path, handlers, listKeys.bind(undefined, engine)),
+    scan: streamHandler<ScanRequest, ScanResponse>(
+      KeyValueStoreService.scan.path,
+      handlers,
+      scan.bind(undefined, engine),
+    ),
     backup: unaryHandler(KeyValueStoreService.backup.path, handlers, async (_request, { signal }) => {
       const { name, records, sizeBytes } = await options.snapshot(signal);
       const message = `wrote ${records} records (${sizeBytes} bytes) to snapshot ${name}`;
