@@ -91,8 +91,8 @@ describe('fuzzed messages', () => {
           const message = decoded(codec, encoded);
           if (message === undefined) return;
           const again = Buffer.from(codec.encode(message).finish());
-          // What is unknown is dropped, what is written twice is kept once; shorter forms of numbers only get shorter.
-          expect(again.length).to.be.at.most(2 * encoded.length);
+          // What is unknown is dropped, what is written twice is kept once; text that is none and negative numbers grow a little.
+          expect(again.length).to.be.at.most(3 * encoded.length);
           expect(codec.decode(again)).to.deep.equal(message);
         }),
         { numRuns: RUNS / 4 },
