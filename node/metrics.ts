@@ -1,10 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type {
-  PeerGauge,
-  ReplicationCounter,
-  ReplicationGauge,
-  ReplicationMetrics,
-} from './replication/metrics.ts';
+import type { Counted, Measured, PeerGauge, ReplicationMetrics } from './replication/metrics.ts';
+import type { FreezeKind } from './replication/horizon/verdict.ts';
 import type { Store } from './storage/store.ts';
 
 /** From a quarter of a millisecond (a local read) to the longest deadline in use, seconds. */
@@ -13,26 +9,48 @@ const LATENCY_BUCKETS = [
 ];
 const GROUP_BUCKETS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
-const REPLICATION_COUNTERS: Readonly<Record<ReplicationCounter, string>> = {
+const REPLICATION_COUNTERS: Readonly<Record<Counted, string>> = {
   second_mints: 'Writes minted again because a replica held a newer version',
   unknown_outcomes: 'Writes whose outcome was unknown at their deadline',
   unavailable: 'Operations refused because too few replicas could be reached',
-  repaired_records: 'Records written back to replicas by reads and rebuilds',
+  repaired_records: 'Records written back to replicas by reads',
   returned_entries: 'Entries given back to a peer that had lost the unsynced end of its log',
   entries_received: 'Entries of peers applied here',
   entries_sent: 'Own entries sent to peers',
-  rebuilt_records: 'Records merged by rebuilds',
+  compared_partitions: 'Partitions compared with a peer',
+  pulled_records: 'Records taken from peers by comparisons',
+  pushed_records: 'Records brought to peers by comparisons',
+  removed_ghosts: 'Records removed while a partition filled, because they are collected elsewhere',
+  refused_records: 'Records not taken, because they are collected here',
+  unresolved_records: 'Differences left for the next comparison, because a record is damaged on one side',
+  wrong_digests: 'Digests that differ although the records under them are equal',
+  failed_comparisons: 'Comparisons that ended early',
+  scrubbed_records: 'Records whose checksum was checked in the background',
+  damaged_records: 'Records found to fail their checksum',
+  healed_records: 'Damaged records replaced by those of a peer',
+  collected_records: 'Tombstones and expired records removed',
   bad_frames: 'Frames of peers that no sound peer sends',
   forwarded: 'Operations sent on to a readable replica of their key',
   map_conflicts: 'Cluster maps of an equal epoch with another hash: two writers of the map',
   skewed_versions: 'Foreign versions beyond the skew bound',
   refusals: 'Streams of peers refused',
 };
-const REPLICATION_GAUGES: Readonly<Record<ReplicationGauge, readonly [string, string]>> = {
-  in_flight_bytes: ['kv_in_flight_bytes', 'Bytes of writes under way'],
-  readable: ['kv_readable', '1 when this node serves reads'],
-  in_sync: ['kv_in_sync', '1 when the cursors cover the heads of all other members'],
-  map_epoch: ['kv_map_epoch', 'Epoch of the cluster map'],
+const REPLICATION_GAUGES: Readonly<Record<Measured, readonly [string, string, number]>> = {
+  in_flight_bytes: ['kv_in_flight_bytes', 'Bytes of writes under way', 1],
+  readable: ['kv_readable', '1 when this node serves reads', 1],
+  in_sync: ['kv_in_sync', '1 when the cursors cover the heads of all other members', 1],
+  map_epoch: ['kv_map_epoch', 'Epoch of the cluster map', 1],
+  equal_partitions: ['kv_equal_partitions', 'Partitions whose digest equals that of every other replica', 1],
+  differing_partitions: ['kv_differing_partitions', 'Partitions that differ from some other replica', 1],
+  filling_partitions: ['kv_filling_partitions', 'Partitions that are not readable yet', 1],
+  damaged_keys: ['kv_damaged_records', 'Damaged records that no peer has replaced yet', 1],
+  collection_frozen_disconnected: frozenGauge('disconnected', 'a member is not connected'),
+  collection_frozen_unknown: frozenGauge('unknown', 'something is not known of a member'),
+  collection_frozen_unacknowledged: frozenGauge('unacknowledged', 'a replica is behind'),
+  collection_frozen_moving: frozenGauge('moving', 'they move'),
+  collection_frozen_unsettled: frozenGauge('unsettled', 'a replica has yet to compare them'),
+  horizon_age_ms: ['kv_horizon_age_seconds', "This node's clock minus the lowest horizon", 1 / 1000],
+  collectable_records: ['kv_collectable_records', 'Tombstones and records with an expiry', 1],
 };
 const PEER_GAUGES: Readonly<Record<PeerGauge, readonly [string, string, number]>> = {
   peer_connected: ['kv_peer_connected', '1 while the stream to the peer is up', 1],
@@ -135,6 +153,11 @@ export function createNodeMetrics(): NodeMetrics {
   };
 }
 
+function frozenGauge(kind: FreezeKind, why: string): readonly [string, string, number] {
+  const help = `Partitions whose tombstones are not collected because ${why}`;
+  return [`kv_collection_frozen_${kind}_partitions`, help, 1];
+}
+
 /** `KeyValueStore/Put` of `/kvstore.KeyValueStore/Put`. */
 function rpcName(path: string): string {
   return path.slice(path.lastIndexOf('.') + 1);
@@ -147,11 +170,11 @@ function replicationMetrics(
   const counters = mapValues(REPLICATION_COUNTERS, (help, name) =>
     counter(`kv_replication_${name}_total`, help),
   );
-  const gauges = mapValues(REPLICATION_GAUGES, ([name, help]) => gauge(name, help));
+  const gauges = mapValues(REPLICATION_GAUGES, ([name, help, unit]) => ({ unit, gauge: gauge(name, help) }));
   const peers = mapValues(PEER_GAUGES, ([name, help, unit]) => ({ unit, gauge: gauge(name, help, 'peer') }));
   return {
     count: (name, amount = 1) => counters[name].inc(amount),
-    gauge: (name, value) => gauges[name].set(value),
+    gauge: (name, value) => gauges[name].gauge.set(value * gauges[name].unit),
     gaugePeer: (name, peer, value) => peers[name].gauge.set({ peer }, value * peers[name].unit),
   };
 }

@@ -22,6 +22,8 @@ export interface CoordinatorOptions {
   readonly hybridClock: HybridClock;
   readonly pending: PendingWrites;
   readonly topology: Topology;
+  /** What every version minted for a partition must exceed. */
+  readonly mintFloor: (partition: number) => Version;
   /** Why this node coordinates no write although it serves reads; undefined when it does. */
   readonly writeRefusal: (kind: 'put' | 'delete') => KvError | undefined;
   readonly inFlight: InFlight;
@@ -150,7 +152,7 @@ export class Coordinator {
     above: Version,
     again: boolean,
   ): Promise<Commit> {
-    const { store, hybridClock, ownLog, clock, topology } = this.options;
+    const { store, hybridClock, ownLog, clock, topology, mintFloor } = this.options;
     for (;;) {
       if (clock.monotonicMs() >= write.deadlineMs) {
         if (again) throw this.unknown(write, new Set());
@@ -158,7 +160,8 @@ export class Coordinator {
       }
       // A node that lost its standing meanwhile must mint nothing more.
       if (again && !topology.serves(write.partition)) throw this.unknown(write, new Set());
-      const seen = newestVersion(above, store.latest(write.key)?.version ?? NO_VERSION);
+      const floor = newestVersion(above, mintFloor(write.partition));
+      const seen = newestVersion(floor, store.latest(write.key)?.version ?? NO_VERSION);
       const version = hybridClock.mint(seen);
       if (version === undefined) {
         await hybridClock.raise(seen);

@@ -23,6 +23,8 @@ export interface LogReceiverOptions {
   readonly holds: (partition: number) => boolean;
   /** What a record that must not come back is superseded by; undefined when it may be applied. */
   readonly collected: (key: Buffer, record: StoredRecord) => Version | undefined;
+  /** A record was applied. */
+  readonly onApplied: (key: Buffer, record: StoredRecord) => void;
   /** A write was seen, applied or not (PROTOCOL 8). */
   readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
   readonly rules: SafetyRules;
@@ -127,8 +129,11 @@ export class LogReceiver {
   }
 
   private apply(through: number, wanted: Wanted, gap: boolean): void {
-    const { store } = this.options;
+    const { store, onApplied } = this.options;
     const result = store.apply(wanted.mutations, gap ? undefined : this.cursorAt(this.contiguous));
+    for (const [index, { key, record }] of wanted.mutations.entries()) {
+      if (result.outcomes[index]?.kind === 'applied') onApplied(key, record);
+    }
     const superseded = result.outcomes.flatMap((outcome, index) =>
       outcome.kind === 'superseded' ? [{ sequence: wanted.sequences[index] ?? 0, version: outcome.by }] : [],
     );

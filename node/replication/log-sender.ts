@@ -22,6 +22,8 @@ export interface LogSenderOptions {
   readonly metrics: ReplicationMetrics;
   /** Whether the peer keeps a partition, by the map held now. */
   readonly holds: (partition: number) => boolean;
+  /** Whether an entry is of a key that has been collected since: nobody needs it any more. */
+  readonly isOutlived: (key: Buffer, record: StoredRecord) => boolean;
   /** Where the peer's copy of the log ends; a peer that merges everything gets what comes from now on instead. */
   readonly start: { readonly after: number; readonly provisional: boolean };
   /** False when the stream is full. */
@@ -138,7 +140,7 @@ export class LogSender {
   }
 
   private sendSlice(slice: LogSlice): void {
-    const { store, ownLog, metrics, send, holds, pending, peer } = this.options;
+    const { store, ownLog, metrics, send, holds, isOutlived, pending, peer } = this.options;
     let bytes = 0;
     const entries = slice.entries.flatMap((entry) => {
       const { sequence, key, requestId } = entry;
@@ -147,6 +149,7 @@ export class LogSender {
         pending.skipped(peer, sequence);
         return [];
       }
+      if (isOutlived(key, entry.record)) return [];
       const record = this.newest(entry);
       bytes += key.length + record.bytes.length;
       const written = record === entry.record ? undefined : entry.record.version;

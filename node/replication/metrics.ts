@@ -1,12 +1,21 @@
+import type { AntiEntropyCounter, AntiEntropyGauge } from './anti-entropy/metrics.ts';
+import type { CollectionCounter, CollectionGauge } from './horizon/metrics.ts';
+
 /** What replication counts and measures; the process binds it to its metrics registry. */
 export interface ReplicationMetrics {
   /** Adds to a counter. */
-  count(name: ReplicationCounter, amount?: number): void;
+  count(name: Counted, amount?: number): void;
   /** Sets a gauge about one peer. */
   gaugePeer(name: PeerGauge, peer: string, value: number): void;
   /** Sets a gauge about this node. */
-  gauge(name: ReplicationGauge, value: number): void;
+  gauge(name: Measured, value: number): void;
 }
+
+/** Everything that is counted. */
+export type Counted = ReplicationCounter | AntiEntropyCounter | CollectionCounter;
+
+/** Everything that is measured of this node. */
+export type Measured = ReplicationGauge | AntiEntropyGauge | CollectionGauge;
 
 export type ReplicationCounter =
   /** Writes minted again because a replica held a newer version. */
@@ -23,8 +32,6 @@ export type ReplicationCounter =
   | 'entries_received'
   /** Own entries sent to peers. */
   | 'entries_sent'
-  /** Records merged by rebuilds. */
-  | 'rebuilt_records'
   /** Equal epoch with another hash: two writers of the map. */
   | 'map_conflicts'
   /** Foreign versions beyond the skew bound. */

@@ -37,6 +37,10 @@ export interface SessionOptions {
   readonly topology: Topology;
   /** What a record of the live log that must not come back is superseded by. */
   readonly collected: (key: Buffer, record: StoredRecord) => Version | undefined;
+  /** Whether an own entry is of a key that has been collected since. */
+  readonly isOutlived: (key: Buffer, record: StoredRecord) => boolean;
+  /** A record of the live log was applied. */
+  readonly onApplied: (key: Buffer, record: StoredRecord) => void;
   /** A write was seen, applied or not (PROTOCOL 8). */
   readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
   /** This node's horizon of a partition, for peers to judge its records by. */
@@ -226,7 +230,8 @@ export class PeerSession {
   }
 
   private receive(cursor: number): LogReceiver {
-    const { store, hybridClock, topology, collected, onRequest, rules, scheduler, metrics } = this.options;
+    const { store, hybridClock, topology, collected, onApplied, onRequest, rules, scheduler, metrics } =
+      this.options;
     return new LogReceiver({
       peer: this.peer,
       incarnation: this.incarnation,
@@ -236,6 +241,7 @@ export class PeerSession {
       tail: this.tail,
       holds: (partition) => topology.holds(partition),
       collected,
+      onApplied,
       onRequest,
       rules,
       scheduler,
@@ -245,8 +251,19 @@ export class PeerSession {
   }
 
   private sendLog(hello: Hello): LogSender {
-    const { store, ownLog, floor, identity, memories, pending, scheduler, settings, metrics, topology } =
-      this.options;
+    const {
+      store,
+      ownLog,
+      floor,
+      identity,
+      memories,
+      pending,
+      scheduler,
+      settings,
+      metrics,
+      topology,
+      isOutlived,
+    } = this.options;
     const { incarnation } = identity;
     const held = hello.applied.find((cursor) => cursor.incarnation === incarnation)?.sequence;
     const after = held ?? identity.logBase;
@@ -263,6 +280,7 @@ export class PeerSession {
       settings,
       metrics,
       holds: (partition) => topology.map !== undefined && holdsPartition(topology.map, this.peer, partition),
+      isOutlived,
       // Synced entries only are in what the peer pulls; what is not yet synced must come on this stream.
       start: provisional ? { after: ownLog.durableHead, provisional } : { after, provisional },
       send: (entries) => this.link.send({ $case: 'entries', value: entries }),

@@ -24,6 +24,8 @@ export interface PeersOptions extends SessionOptions {
   readonly standing: Standing;
   readonly horizonReport: UpkeepOptions['horizonReport'];
   readonly onBeat: () => void;
+  /** A session has begun, and everything that came on earlier ones of the peer is synced. */
+  readonly onConnected: (session: PeerSession) => void;
   readonly transport: PeerTransport;
   readonly discovery: Discovery;
   readonly random: Random;
@@ -332,6 +334,7 @@ export class Peers {
     peer.retry = undefined;
     const session = new PeerSession(options, link, hello, peer.tail, () => options.onChange());
     peer.session = session;
+    options.onConnected(session);
     options.logger.info({ peer: peer.nodeId, cursor: session.cursor, head: hello.head }, 'peer connected');
     this.upkeep.sendHeartbeat(session);
     this.exchange.share(link);

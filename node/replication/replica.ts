@@ -1,6 +1,7 @@
 import { abortReason } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import type { ClusterMap } from '../../model/cluster-map.ts';
+import { sharedPartitions } from '../../model/replica-sets.ts';
 import type { PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
 import { FatalError, type FatalKind } from '../cluster/fatal-error.ts';
 import { VolumeIdentity } from '../cluster/identity.ts';
@@ -9,7 +10,14 @@ import { missingPartitions, nodeState } from '../cluster/node-state.ts';
 import type { OwnPast } from '../cluster/own-past.ts';
 import { PeerMemories } from '../cluster/peer-memory.ts';
 import { Standing } from '../cluster/standing.ts';
+import type { Mutation } from '../storage/store.ts';
+import { AntiEntropy } from './anti-entropy/anti-entropy.ts';
+import type { ComparablePeer } from './anti-entropy/comparable-peer.ts';
+import { DigestAnswers } from './anti-entropy/digest-answers.ts';
+import type { Surroundings } from './anti-entropy/surroundings.ts';
 import { ClusterPages } from './cluster-pages.ts';
+import { Collection } from './collection.ts';
+import { comparableSession } from './comparable-session.ts';
 import { Coordinator } from './coordinator.ts';
 import type { KeyValueEngine, ProposeResult, Replica } from './engine.ts';
 import { Forwarded } from './forwarded.ts';
@@ -24,10 +32,8 @@ import type { ReplicaOptions } from './options.ts';
 import { OwnLog } from './own-log.ts';
 import { Peers } from './peers.ts';
 import { PendingWrites } from './pending-writes.ts';
-import { rebuildSources } from './quorum.ts';
 import { QuorumReader } from './quorum-reader.ts';
 import { Reads } from './reads.ts';
-import { Rebuild } from './rebuild.ts';
 import { streamRecords } from './record-stream.ts';
 import { RequestHandler } from './request-handler.ts';
 import { Residue } from './residue.ts';
@@ -63,12 +69,14 @@ class RunningReplica implements Replica {
   private readonly memories: PeerMemories;
   private readonly topology: Topology;
   private readonly ownLog: OwnLog;
+  private readonly floor: LogFloor;
   private readonly inFlight: InFlight;
   private readonly coordinator: Coordinator;
   private readonly duties: MapDuties;
   private readonly residue: Residue;
   private readonly peers: Peers;
-  private readonly rebuild: Rebuild;
+  private readonly collection: Collection;
+  private readonly antiEntropy: AntiEntropy;
   private readonly rejectFatal: (error: FatalError) => void;
   private readonly streams = new AbortController();
   private losing: Promise<void> | undefined;
@@ -95,7 +103,8 @@ class RunningReplica implements Replica {
       prepare: (map) => this.duties.prepare(map),
     });
     this.memories = new PeerMemories(store, () => identity.incarnation);
-    this.ownLog = new OwnLog(store);
+    this.ownLog = new OwnLog(store, (sequence, mutation) => this.collection.onOwnEntry(sequence, mutation));
+    this.floor = new LogFloor(store);
     this.inFlight = new InFlight(settings.maxInFlightBytes, metrics);
     const hybridClock = new HybridClock({ clock, store, writer: () => identity.incarnation, ...settings });
     const pending = new PendingWrites();
@@ -124,12 +133,86 @@ class RunningReplica implements Replica {
       hybridClock,
       pending,
       topology,
+      mintFloor: (partition) => this.collection.horizons.mintFloor(partition),
       writeRefusal: () => undefined,
       inFlight,
       clock,
       scheduler,
       metrics,
       rules,
+    });
+    this.collection = new Collection({
+      ...options,
+      identity,
+      standing,
+      topology,
+      hybridClock,
+      metrics,
+      rules,
+      settings: settings.collection,
+      ceilingStepMs: settings.ceilingStepMs,
+      heard: (nodeId) => {
+        const session = this.peers.session(nodeId);
+        return session?.mutual === true ? session.state : undefined;
+      },
+      announced: (nodeId) => this.peers.session(nodeId)?.link.peerEpoch,
+      acknowledged: () => this.acknowledgedBySharers(),
+      settled: () => this.antiEntropy.settlement.settled(),
+      clockIsSound: () => true,
+    });
+    const { collection } = this;
+    const horizonMs = (partition: number): number => collection.horizons.effectiveMs(partition);
+    const mayApply = (key: Buffer, mutation: Mutation, senderHorizonMs: number): boolean =>
+      collection.admits(key, mutation, senderHorizonMs);
+    const surroundings: Omit<Surroundings, 'onDamaged'> = {
+      store,
+      standing,
+      horizons: {
+        of: horizonMs,
+        follow: (partition, ms) => collection.collector.raise(partition, ms),
+        inherit: async (horizons) => {
+          for (const [partition, ms] of horizons) await collection.collector.raise(partition, ms);
+        },
+        admits: (key, _partition, record, senderHorizonMs) =>
+          collection.admits(key, { record }, senderHorizonMs),
+      },
+      cluster: {
+        nodeId: identity.nodeId,
+        get map() {
+          return topology.map;
+        },
+        barrierEpoch: () => this.barrierEpoch(),
+        label: () => collection.labelText(),
+      },
+      onReceived: (partition, record) => {
+        hybridClock.observe(record.version);
+        collection.collector.note(partition, record);
+      },
+      clock,
+      scheduler,
+      settings: settings.antiEntropy,
+      metrics,
+      logger,
+      rules,
+    };
+    const comparablePeers = (): readonly ComparablePeer[] =>
+      this.peers.sessions.map((session) =>
+        comparableSession(session, {
+          head: () => store.head,
+          pull: (peer, partitions, after, signal) => this.pull(peer, partitions, after, signal),
+        }),
+      );
+    const onDamaged = (): void => undefined;
+    this.antiEntropy = new AntiEntropy({
+      ...surroundings,
+      onDamaged,
+      peers: comparablePeers,
+      random: options.random,
+    });
+    const digestAnswers = new DigestAnswers({
+      ...surroundings,
+      onDamaged,
+      durableHead: () => ownLog.durableHead,
     });
     const remote = (nodeId: string) => this.peers.session(nodeId)?.remote;
     const reads = new Reads({
@@ -144,8 +227,8 @@ class RunningReplica implements Replica {
         scheduler,
         metrics,
         ...settings,
-        horizonMs: () => 0,
-        mayApply: () => true,
+        horizonMs: (key) => horizonMs(topology.partitionOf(key)),
+        mayApply,
       }),
       remote,
     });
@@ -189,22 +272,30 @@ class RunningReplica implements Replica {
       metrics,
       rules,
       maps: this.maps,
-      floor: new LogFloor(store),
-      collected: () => undefined,
+      floor: this.floor,
+      collected: (key, record) => collection.supersederOf(key, record),
+      isOutlived: (key, record) => collection.isOutlived(key, record),
+      onApplied: (key, record) => collection.note(key, record),
       onRequest: () => undefined,
-      horizonMs: () => 0,
-      horizonReport: () => ({ lowWaterMs: 0, label: Buffer.alloc(0), settled: Buffer.alloc(0) }),
-      onBeat: () => this.residue.wake(),
+      horizonMs,
+      horizonReport: () => collection.report(),
+      onBeat: () => {
+        this.residue.wake();
+        collection.beat();
+        // Epochs that peers announce, and labels, change with heartbeats.
+        this.antiEntropy.wake();
+      },
+      onConnected: (session) => collection.onConnected(session.peer, session),
       requests: new RequestHandler({
         store,
         ownLog,
         clock: hybridClock,
         topology,
-        horizonMs: () => 0,
-        mayApply: () => true,
+        horizonMs,
+        mayApply,
         forwarded: new Forwarded({ topology, local, clock }),
-        digests: () => Promise.reject(new KvError('UNIMPLEMENTED', 'not yet')),
-        leaves: () => Promise.reject(new KvError('UNIMPLEMENTED', 'not yet')),
+        digests: async (request) => ({ id: request.id, ...(await digestAnswers.digests(request)) }),
+        leaves: async (request) => ({ id: request.id, ...(await digestAnswers.leaves(request)) }),
         lookup: ({ id }) => ({
           id,
           found: false,
@@ -218,31 +309,6 @@ class RunningReplica implements Replica {
       onChange: () => this.onPeersChanged(),
       onLoss: (past, peer) => void this.onLoss(past, peer),
       onFenced: (kind, message) => this.fail(kind, message),
-    });
-    this.rebuild = new Rebuild({
-      store,
-      standing,
-      topology,
-      hybridClock,
-      clock,
-      scheduler,
-      metrics,
-      logger,
-      batchBytes: settings.chunkBytes,
-      needed: () => rebuildSources(topology.others.length + 1),
-      candidates: () => this.sourceCandidates(),
-      open: (peer, after, signal) => this.pull(peer, after, signal),
-      repair: async (peer, records) => {
-        const session = this.peers.session(peer);
-        if (session === undefined) throw new KvError('UNAVAILABLE', `${peer} is not connected`);
-        await session.remote.repair(records.map((record) => ({ ...record, horizonMs: 0 })));
-      },
-      promote: async (peer, incarnation, head) => {
-        const session = this.peers.session(peer);
-        if (session?.incarnation !== incarnation) return false;
-        await session.promote(head);
-        return true;
-      },
     });
     standing.onChange(() => this.onStandingChanged());
     this.maps.onAdopted((map) => {
@@ -269,7 +335,7 @@ class RunningReplica implements Replica {
       'replica started',
     );
     this.peers.start();
-    this.rebuild.start();
+    this.antiEntropy.start();
   }
 
   get nodeId(): string {
@@ -299,11 +365,11 @@ class RunningReplica implements Replica {
       draining: this.inFlight.closed,
       wallMs: clock.wallMs(),
       reports: {
-        settledEpoch: 0,
+        settledEpoch: this.antiEntropy.settlement.settledEpoch(),
         residualPartitions: this.residue.size,
-        horizonMs: 0,
-        collectionFrozenReason: '',
-        equalPartitions: 0,
+        horizonMs: this.collection.collector.lowestMs,
+        collectionFrozenReason: this.collection.collector.frozenReason,
+        equalPartitions: this.antiEntropy.status().equalPartitions,
         writeRefusal: '',
       },
     });
@@ -349,7 +415,7 @@ class RunningReplica implements Replica {
         chunkBytes: this.settings.chunkBytes,
         gives: (partition) =>
           request.header === undefined ? this.topology.serves(partition) : this.topology.holds(partition),
-        horizonMs: () => 0,
+        horizonMs: (partition) => this.collection.horizons.effectiveMs(partition),
       },
       request,
       ended,
@@ -370,13 +436,14 @@ class RunningReplica implements Replica {
     if (this.stopped) return;
     this.stopped = true;
     this.inFlight.close('this node stops');
-    this.rebuild.stop();
+    const comparisons = this.antiEntropy.stop();
+    this.collection.stop();
     this.streams.abort(new KvError('UNAVAILABLE', 'this node stops'));
     this.coordinator.abandon('this node stops');
     // The last word on how far this disk is: what a volume that comes back is measured by.
     this.peers.announce();
     this.peers.stop();
-    await this.inFlight.idle();
+    await Promise.all([this.inFlight.idle(), comparisons]);
   }
 
   /** Why this node is not ready; undefined when it serves all that the map reads from it (PROTOCOL 34). */
@@ -387,7 +454,7 @@ class RunningReplica implements Replica {
     if (!standing.begun) return `${nodeId} has no data yet`;
     const missing = missingPartitions(map, nodeId, standing).length;
     if (missing === 0) return undefined;
-    return this.rebuild.reason ?? `${missing} partitions of ${nodeId} are not readable yet`;
+    return this.antiEntropy.reason ?? `${missing} partitions of ${nodeId} are not readable yet`;
   }
 
   private acknowledgedByAll(): number {
@@ -400,18 +467,34 @@ class RunningReplica implements Replica {
     );
   }
 
-  private sourceCandidates(): readonly { peer: string; incarnation: number }[] {
-    return this.topology.others.flatMap((nodeId) => {
-      const session = this.peers.session(nodeId);
-      // A merge must not begin before the stream that brings what is written during it.
-      return session?.mutual === true && session.state.state === 'readable'
-        ? [{ peer: nodeId, incarnation: session.incarnation }]
-        : [];
-    });
+  /** How far the own log is durable here and at every member that keeps a partition with this node. */
+  private acknowledgedBySharers(): number {
+    const { map, nodeId } = this;
+    if (map === undefined) return 0;
+    const sharers = this.topology.others.filter((other) => sharedPartitions(map, nodeId, other).length > 0);
+    return Math.min(this.ownLog.durableHead, ...sharers.map((other) => this.acknowledgedBy(other)));
+  }
+
+  private acknowledgedBy(nodeId: string): number {
+    const acknowledged = this.memories.get(nodeId)?.acknowledged ?? 0;
+    const { fallenOffAcknowledgedNothing } = this.options.rules ?? SAFETY_RULES;
+    return fallenOffAcknowledgedNothing ? acknowledged : Math.max(acknowledged, this.floor.sequence);
+  }
+
+  /** Epoch that every member that the map does not mark down has announced; 0 when there is none. */
+  private barrierEpoch(): number {
+    const { map, nodeId } = this;
+    if (map === undefined) return 0;
+    const awaited = map.members.filter((member) => member.nodeId !== nodeId && member.state !== 'down');
+    return Math.min(
+      map.epoch,
+      ...awaited.map((member) => this.peers.session(member.nodeId)?.link.peerEpoch ?? 0),
+    );
   }
 
   private pull(
     peer: string,
+    partitions: readonly number[],
     after: PullRecordsRequest['after'],
     signal: AbortSignal,
   ): AsyncIterable<RecordsChunk> {
@@ -425,7 +508,11 @@ class RunningReplica implements Replica {
       senderIncarnation: identity.incarnation,
       recipient: peer,
     };
-    return this.options.transport.pullRecords(address, { header, after, partitions: [] }, signal);
+    return this.options.transport.pullRecords(
+      address,
+      { header, after, partitions: [...partitions] },
+      signal,
+    );
   }
 
   /** Backups and snapshots take what clients may read; peers judge for themselves what they are given. */
@@ -451,12 +538,11 @@ class RunningReplica implements Replica {
   private async settleInto(map: ClusterMap): Promise<void> {
     this.metrics.gauge('map_epoch', map.epoch);
     await this.duties.settleInto(map);
-    this.rebuild.wake();
+    this.antiEntropy.wake();
   }
 
   private onPeersChanged(): void {
-    for (const session of this.peers.sessions) if (session.hasGap) this.rebuild.require(session.peer);
-    this.rebuild.wake();
+    this.antiEntropy.wake();
     this.metrics.gauge('in_sync', isInSync(this.map, this.nodeId, this.peers) ? 1 : 0);
   }
 
@@ -467,7 +553,7 @@ class RunningReplica implements Replica {
     );
     this.metrics.gauge('readable', this.refusal === undefined ? 1 : 0);
     this.peers.announce();
-    this.rebuild.wake();
+    this.antiEntropy.wake();
   }
 
   /** Takes a new incarnation, under which nothing is acknowledged yet. */
@@ -486,17 +572,24 @@ class RunningReplica implements Replica {
     );
     try {
       // What it sent and lost is gone, but everything it acknowledged is here: it goes on serving.
-      if (past === 'rolled-back') await this.standing.loseAll();
+      if (past === 'rolled-back') await this.loseAll();
       await this.identity.renew();
       await this.standing.renew();
       this.memories.forgetAcknowledgements();
+      this.collection.onRenewed();
     } catch (error) {
       logger.error({ error: messageOf(error) }, 'the new incarnation could not be written');
       return;
     }
     this.coordinator.abandon('this node lost data and goes on as a new incarnation');
     this.peers.reset('a new incarnation');
-    this.rebuild.restart('a new incarnation');
+    this.antiEntropy.wake();
+  }
+
+  private loseAll(): Promise<void> {
+    const lost = this.standing.loseAll();
+    this.antiEntropy.forget(this.topology.held);
+    return lost;
   }
 
   private fail(kind: FatalKind, message: string, cause?: unknown): void {

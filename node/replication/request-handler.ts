@@ -82,13 +82,13 @@ export class RequestHandler {
     }
   }
 
-  /** Fewer results than keys when they would be too much for a frame: the asker asks again for the rest. */
   private read({ keys, stored }: ReadRequest): ReadResult[] {
     const results: ReadResult[] = [];
     let bytes = 0;
     for (const key of keys) {
       const result = this.readOne(key, stored);
       bytes += result.record.length;
+      // Fewer results than keys: the asker asks again for the rest.
       if (results.length > 0 && bytes > MOST_REPLY_BYTES) break;
       results.push(result);
     }
@@ -99,8 +99,9 @@ export class RequestHandler {
     const { store, topology, horizonMs } = this.options;
     const partition = topology.partitionOf(key);
     // Never "absent" from a replica that may have lost the key (PROTOCOL 20).
-    const allowed = stored ? topology.holds(partition) : topology.serves(partition);
-    if (!allowed) return { outcome: ReadResult_Outcome.WRONG_REPLICA, record: NOTHING, horizonMs: 0 };
+    if (!(stored ? topology.holds(partition) : topology.serves(partition))) {
+      return { outcome: ReadResult_Outcome.WRONG_REPLICA, record: NOTHING, horizonMs: 0 };
+    }
     const horizon = horizonMs(partition);
     try {
       const record = store.get(key);

@@ -1,3 +1,6 @@
+import { type AntiEntropySettings, DEFAULT_ANTI_ENTROPY_SETTINGS } from './anti-entropy/settings.ts';
+import { type CollectionSettings, DEFAULT_COLLECTION_SETTINGS } from './horizon/collector.ts';
+
 /** Times and bounds of replication. */
 export interface ReplicationSettings {
   /** How often each peer hears from this node, milliseconds. */
@@ -22,6 +25,8 @@ export interface ReplicationSettings {
   readonly chunkBytes: number;
   /** How long a replica may take to answer a read before another one is asked as well, milliseconds. */
   readonly readHedgeMs: number;
+  readonly antiEntropy: AntiEntropySettings;
+  readonly collection: CollectionSettings;
   /** How long a peer may take to answer a question, milliseconds. */
   readonly answerMs: number;
   /** How long the copy of what peers have acknowledged may lag behind on disk, milliseconds. */
@@ -40,6 +45,8 @@ export const DEFAULT_REPLICATION_SETTINGS: ReplicationSettings = {
   maxUnackedBytes: 8 * 1024 * 1024,
   chunkBytes: 256 * 1024,
   readHedgeMs: 50,
+  antiEntropy: DEFAULT_ANTI_ENTROPY_SETTINGS,
+  collection: DEFAULT_COLLECTION_SETTINGS,
   answerMs: 15_000,
   peerMemoryMs: 1_000,
 };

@@ -3,7 +3,7 @@ import type { Scheduler } from '../../common/clock.ts';
 import { type ClusterMap, sealMap } from '../../model/cluster-map.ts';
 import { place } from '../../model/placement.ts';
 import type { LiveValue, Replica } from '../../node/replication/engine.ts';
-import type { ReplicationCounter } from '../../node/replication/metrics.ts';
+import type { Counted } from '../../node/replication/metrics.ts';
 import { createReplica } from '../../node/replication/replica.ts';
 import type { ReplicationSettings } from '../../node/replication/settings.ts';
 import { LogStore } from '../../node/storage/log-store.ts';
@@ -37,13 +37,15 @@ export interface Node {
   /** What its last process was stopped by. */
   fatal: Error | undefined;
   skewMs: number;
-  readonly counters: Map<ReplicationCounter, number>;
+  readonly counters: Map<Counted, number>;
 }
 
 export interface ClusterOptions {
   readonly settings?: Partial<ReplicationSettings>;
   readonly limits?: Partial<StoreLimits>;
   readonly seed?: number;
+  /** @default everybody holds everything */
+  readonly replicationFactor?: number;
   /** What each operation of a disk takes. @default 0 */
   readonly diskMs?: number;
 }
@@ -68,7 +70,7 @@ export class ReplicaCluster {
       running: undefined,
       fatal: undefined,
       skewMs: 0,
-      counters: new Map<ReplicationCounter, number>(),
+      counters: new Map<Counted, number>(),
     }));
   }
 
@@ -102,7 +104,7 @@ export class ReplicaCluster {
   /** A further map of this cluster. */
   nextMap(change: Partial<ClusterMap> = {}): ClusterMap {
     const members = this.names.map(memberNamed);
-    const replicationFactor = Math.max(3, members.length);
+    const replicationFactor = this.options.replicationFactor ?? Math.max(3, members.length);
     this.epoch += 1;
     this.clusterMap = sealMap({
       clusterId: 'c0ffee00c0ffee00c0ffee00c0ffee00',
