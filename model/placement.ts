@@ -75,10 +75,10 @@ function check({ members, partitions, replicationFactor, previous }: PlaceOption
 function spread(draft: Draft): void {
   const kept = draft.loads.slice();
   const shares = fairShares(draft.sites, draft.partitions, kept);
-  fill(draft, shares);
-  balance(draft, shares);
-  // No placement as balanced moves less than what sites lack of their shares; most often that is what was moved.
+  // No placement as balanced moves less than what sites lack of their shares; most often that is what is moved.
   const lacking = shares.reduce((sum, share, site) => sum + Math.max(0, share - (kept[site] ?? 0)), 0);
+  fill(draft, shares);
+  balance(draft, shares, lacking);
   if (draft.added > lacking) improve(draft);
 }
 

@@ -1,5 +1,12 @@
 import type { Sites } from './sites.ts';
 
+/** `to` takes the place of `from` as a replica of the partition. */
+export interface Swap {
+  readonly partition: number;
+  readonly from: number;
+  readonly to: number;
+}
+
 /**
  * A placement in the making. Every replica set in it keeps the rules at every moment: no two replicas in one pod, each
  * zone within its bounds or still able to get there.
@@ -15,8 +22,9 @@ export class Draft {
   readonly heldBy: readonly Set<number>[];
   /** Replicas that the previous placement did not have. */
   added = 0;
-  private readonly addedReplicas: Uint8Array;
-  private readonly lostReplicas: Int32Array;
+  private readonly addedToPartition: Uint8Array;
+  private readonly addedAtSite: Int32Array;
+  private readonly lostAtSite: Int32Array;
   private readonly before: Uint8Array;
   private readonly holds: Uint8Array;
   private readonly podTaken: Uint8Array;
@@ -37,19 +45,25 @@ export class Draft {
     this.zoneCounts = new Uint8Array(partitions * sites.zones.length);
     const needed = sites.zones.reduce((sum, { least }) => sum + least, 0);
     this.spoken = new Int32Array(partitions).fill(needed);
-    this.addedReplicas = new Uint8Array(partitions);
-    this.lostReplicas = new Int32Array(sites.count);
+    this.addedToPartition = new Uint8Array(partitions);
+    this.addedAtSite = new Int32Array(sites.count);
+    this.lostAtSite = new Int32Array(sites.count);
     this.keep(previous);
   }
 
   /** How many replicas of a partition the previous placement did not have. */
   addedTo(partition: number): number {
-    return this.addedReplicas[partition] ?? 0;
+    return this.addedToPartition[partition] ?? 0;
   }
 
-  /** How many replicas of the previous placement a site does not have. */
-  lost(site: number): number {
-    return this.lostReplicas[site] ?? 0;
+  /** How many replicas a site has that it did not have before. */
+  addedAt(site: number): number {
+    return this.addedAtSite[site] ?? 0;
+  }
+
+  /** How many replicas a site had before and does not have now. */
+  lostAt(site: number): number {
+    return this.lostAtSite[site] ?? 0;
   }
 
   /** Whether the previous placement had this replica. */
@@ -76,7 +90,7 @@ export class Draft {
   }
 
   /** Whether `to` may take the place of `from` in a full set. */
-  canSwap(partition: number, from: number, to: number): boolean {
+  canSwap({ partition, from, to }: Swap): boolean {
     const { podOf, zoneOf, zones } = this.sites;
     if (this.isHeld(partition, to)) return false;
     if (podOf[from] !== podOf[to] && this.isPodTaken(partition, to)) return false;
@@ -89,7 +103,7 @@ export class Draft {
     );
   }
 
-  swap(partition: number, from: number, to: number): void {
+  swap({ partition, from, to }: Swap): void {
     const set = this.sets[partition];
     if (set === undefined) return;
     set[set.indexOf(from)] = to;
@@ -97,8 +111,23 @@ export class Draft {
     this.note(partition, to, 1);
   }
 
+  /** Makes the swaps in this order; or none, and gives the first that the ones before it do not permit. */
+  swapAll(swaps: readonly Swap[]): Swap | undefined {
+    for (const [done, swap] of swaps.entries()) {
+      if (this.isHeld(swap.partition, swap.from) && this.canSwap(swap)) {
+        this.swap(swap);
+        continue;
+      }
+      for (const { partition, from, to } of swaps.slice(0, done).toReversed()) {
+        this.swap({ partition, from: to, to: from });
+      }
+      return swap;
+    }
+    return undefined;
+  }
+
   /** What a swap adds to the data to be moved: -1, 0 or 1 replicas. */
-  swapCost(partition: number, from: number, to: number): number {
+  swapCost({ partition, from, to }: Swap): number {
     return (this.wasHeld(partition, from) ? 1 : 0) - (this.wasHeld(partition, to) ? 1 : 0);
   }
 
@@ -108,7 +137,7 @@ export class Draft {
       for (const site of set) {
         this.before[partition * this.sites.count + site] = 1;
         loads[site] = (loads[site] ?? 0) + 1;
-        this.lostReplicas[site] = (this.lostReplicas[site] ?? 0) + 1;
+        this.lostAtSite[site] = (this.lostAtSite[site] ?? 0) + 1;
       }
     }
     for (const [partition, set] of previous.entries()) {
@@ -134,9 +163,10 @@ export class Draft {
     this.loads[site] = (this.loads[site] ?? 0) + change;
     if (change === 1) this.heldBy[site]?.add(partition);
     else this.heldBy[site]?.delete(partition);
-    if (this.wasHeld(partition, site)) this.lostReplicas[site] = (this.lostReplicas[site] ?? 0) - change;
+    if (this.wasHeld(partition, site)) this.lostAtSite[site] = (this.lostAtSite[site] ?? 0) - change;
     else {
-      this.addedReplicas[partition] = (this.addedReplicas[partition] ?? 0) + change;
+      this.addedToPartition[partition] = (this.addedToPartition[partition] ?? 0) + change;
+      this.addedAtSite[site] = (this.addedAtSite[site] ?? 0) + change;
       this.added += change;
     }
   }
@@ -145,7 +175,8 @@ export class Draft {
     return this.podTaken[partition * this.sites.pods + (this.sites.podOf[site] ?? 0)] === 1;
   }
 
-  private zoneCount(partition: number, zone: number): number {
+  /** How many replicas of a partition are in a zone. */
+  zoneCount(partition: number, zone: number): number {
     return this.zoneCounts[partition * this.sites.zones.length + zone] ?? 0;
   }
 }

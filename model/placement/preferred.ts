@@ -1,6 +1,7 @@
 /**
  * Chooses one replica of each set as the coordinator that clients prefer, so that the counts per site are as equal as the
- * sets permit. A previous choice stays unless balance needs another.
+ * sets permit. A previous choice stays unless balance needs another. (Optimal semi-matching by cost-reducing paths:
+ * Harvey, Ladner, Lovász and Tamir, "Semi-matchings for bipartite graphs and load balancing", 2003.)
  *
  * @param previous per partition the earlier choice, undefined where there is none; it need not be in the set any more
  * @returns per partition the chosen site
@@ -18,8 +19,14 @@ export function preferredOf(
   for (const [partition, set] of sets.entries()) {
     if (choice.of[partition] === undefined) choice.set(partition, choice.leastUsed(partition, set));
   }
-  while (choice.evenOut()) continue;
+  choice.evenOut();
   return choice.of.map((site) => site ?? 0);
+}
+
+/** How a site is reached: `from` gives up being the choice for the partition. */
+interface Step {
+  readonly partition: number;
+  readonly from: number;
 }
 
 class Choice {
@@ -48,35 +55,44 @@ class Choice {
     return set.reduce((best, site) => (rank(site) < rank(best) ? site : best));
   }
 
-  /** Passes choices on from sites with more to sites with at least two fewer; whether there was one to pass on. */
-  evenOut(): boolean {
-    let changed = false;
-    for (let site = 0; site < this.chosenFor.length; site += 1) {
-      while (this.passOn(site)) changed = true;
+  /** Passes choices on from the sites with most to sites with at least two fewer, until none can be. */
+  evenOut(): void {
+    const settled = new Set<number>();
+    for (;;) {
+      const open = [...this.chosenFor.keys()].filter((site) => !settled.has(site));
+      const most = Math.max(0, ...open.map((site) => this.count(site)));
+      if (most < 2) return;
+      const reached = new Map<number, Step | undefined>(
+        open.filter((site) => this.count(site) === most).map((site) => [site, undefined]),
+      );
+      if (this.passOn(reached, most - 2)) continue;
+      // Everything that these lead to holds as many, or one fewer: nothing can leave this circle any more.
+      for (const site of reached.keys()) settled.add(site);
     }
-    return changed;
   }
 
-  private passOn(first: number): boolean {
-    const enough = this.count(first) - 2;
-    const reached = new Map<number, { readonly partition: number; readonly from: number } | undefined>([
-      [first, undefined],
-    ]);
+  /** Whether a choice was passed on from one of the sites given; `reached` then holds all sites on the way there. */
+  private passOn(reached: Map<number, Step | undefined>, few: number): boolean {
     for (const from of reached.keys()) {
       for (const partition of this.chosenFor[from] ?? []) {
         for (const to of this.sets[partition] ?? []) {
           if (reached.has(to)) continue;
           reached.set(to, { partition, from });
-          if (this.count(to) > enough) continue;
-          for (let site = to, step = reached.get(to); step !== undefined; step = reached.get(site)) {
-            this.set(step.partition, site);
-            site = step.from;
-          }
+          if (this.count(to) > few) continue;
+          this.follow(reached, to);
           return true;
         }
       }
     }
     return false;
+  }
+
+  private follow(reached: ReadonlyMap<number, Step | undefined>, end: number): void {
+    let site = end;
+    for (let step = reached.get(site); step !== undefined; step = reached.get(site)) {
+      this.set(step.partition, site);
+      site = step.from;
+    }
   }
 
   private count(site: number): number {
