@@ -163,7 +163,7 @@ function readFlags(argv: readonly string[]): { values: Values; problems: string[
   for (const token of tokens) {
     if (token.kind === 'positional') problems.push(`unexpected argument "${token.value}"`);
     if (token.kind !== 'option') continue;
-    const flag = FLAGS[token.name as FlagName] as (typeof FLAGS)[FlagName] | undefined;
+    const flag = Object.hasOwn(FLAGS, token.name) ? FLAGS[token.name as FlagName] : undefined;
     if (flag === undefined) problems.push(`unknown flag ${token.rawName}`);
     else if (seen.has(token.name)) problems.push(`--${token.name} is given twice`);
     else if (flag.value !== undefined && token.value === undefined)

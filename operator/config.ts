@@ -85,7 +85,7 @@ export function parseOperatorConfig(
   const strange = tokens.flatMap((token) => {
     if (token.kind === 'positional') return [`unexpected argument "${token.value}"`];
     if (token.kind !== 'option') return [];
-    if (!(token.name in options)) return [`unknown flag ${token.rawName}`];
+    if (!Object.hasOwn(options, token.name)) return [`unknown flag ${token.rawName}`];
     const isRepeated = given.has(token.name);
     given.add(token.name);
     return isRepeated ? [`${token.rawName} is given twice`] : [];
