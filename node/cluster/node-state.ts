@@ -1,4 +1,4 @@
-import { type ClusterMap } from '../../model/cluster-map.ts';
+import type { ClusterMap } from '../../model/cluster-map.ts';
 import { partitionsHeldBy, replicaSets } from '../../model/replica-sets.ts';
 import { StoreState } from '../../proto/gen/peer.ts';
 import type { Standing } from './standing.ts';

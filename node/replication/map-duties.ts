@@ -42,6 +42,8 @@ export class MapDuties {
   async settleInto(map: ClusterMap): Promise<void> {
     const { identity, standing, residue, onRetired, logger } = this.options;
     const { nodeId, incarnation } = identity;
+    // In the turn of the adoption: whoever asks next must hear of what is left here.
+    residue.look();
     if (map.retired.some((retired) => retired.nodeId === nodeId && retired.incarnation === incarnation)) {
       onRetired(`the cluster map retired incarnation ${incarnation} of ${nodeId}`);
       return;
@@ -51,7 +53,6 @@ export class MapDuties {
       if (map.initialised && memberOf(map, nodeId) !== undefined) await standing.begin();
       const held = new Set(partitionsHeldBy(map, nodeId));
       await standing.unmark([...standing.readable].filter((partition) => !held.has(partition)));
-      residue.look();
     } catch (error) {
       logger.error({ error: messageOf(error) }, 'what the map means for this node could not be written');
     }

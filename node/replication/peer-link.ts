@@ -146,9 +146,13 @@ export class PeerLink {
     this.held = undefined;
     for (const frame of held) {
       // One that must wait on holds back everything after it.
-      if (this.held === undefined) this.handle(frame);
-      else this.hold(frame);
+      if (this.holds) this.hold(frame);
+      else this.handle(frame);
     }
+  }
+
+  private get holds(): boolean {
+    return this.held !== undefined;
   }
 
   private receive(frame: PeerFrame): void {

@@ -193,7 +193,7 @@ export class PeerSession {
   private onEntries(entries: Entries): void {
     const before = this.receiver.hasGap;
     this.receiver.onEntries(entries);
-    if (!before && this.receiver.hasGap) this.onStateChange();
+    if (this.receiver.hasGap !== before) this.onStateChange();
   }
 
   /** Too much waits for the disk here: nothing is wrong with the peer, which tries again after a while. */

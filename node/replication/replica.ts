@@ -280,7 +280,7 @@ class RunningReplica implements Replica {
       horizonMs,
       horizonReport: () => collection.report(),
       onBeat: () => {
-        this.residue.wake();
+        this.residue.look();
         collection.beat();
         // Epochs that peers announce, and labels, change with heartbeats.
         this.antiEntropy.wake();

@@ -39,7 +39,7 @@ export class Residue {
     }
     for (let partition = 0; partition < store.partitions; partition += 1) {
       if (topology.holds(partition) || this.waiting.has(partition)) continue;
-      if (store.digest(partition).root !== 0) this.waiting.set(partition, store.head);
+      if (!isEmpty(store, partition)) this.waiting.set(partition, store.head);
     }
     this.wake();
   }
@@ -68,9 +68,13 @@ export class Residue {
     const { store, logger } = this.options;
     let records = 0;
     for (const partition of partitions) {
-      if (store.digest(partition).root !== 0) records += await store.removeWhere(partition, () => true);
+      if (!isEmpty(store, partition)) records += await store.removeWhere(partition, () => true);
       this.waiting.delete(partition);
     }
     if (records > 0) logger.info({ partitions: partitions.length, records }, 'partitions were removed');
   }
+}
+
+function isEmpty(store: Store, partition: number): boolean {
+  return store.digest(partition).leaves.every((sum) => sum === 0);
 }

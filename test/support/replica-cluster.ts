@@ -123,11 +123,11 @@ export class ReplicaCluster {
   }
 
   /** Starts all nodes, gives them their first map, marks it initialised, and waits until all are connected. */
-  async begin(): Promise<void> {
+  async begin(change: Partial<ClusterMap> = {}): Promise<void> {
     for (const index of this.nodes.keys()) await this.start(index);
-    const first = this.nextMap({ initialised: false });
+    const first = this.nextMap({ ...change, initialised: false });
     for (const index of this.nodes.keys()) await this.propose(index, first);
-    const second = this.nextMap();
+    const second = this.nextMap(change);
     for (const index of this.nodes.keys()) await this.propose(index, second);
     await this.connected();
   }
