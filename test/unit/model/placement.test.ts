@@ -107,9 +107,9 @@ describe('placement', () => {
     expect([...loadsOf(members, placement).values()]).to.deep.equal([15, 15, 15, 15, 60, 60]);
   });
 
-  it('takes a pod to be in the zone of its first member while another one names none', () => {
+  it('takes a pod to be in the zone of its first member while others name none', () => {
     const members = membersOn(6, { workersPerPod: 2, zoneOfPod: (pod) => `zone-${pod}` });
-    const learning = members.map((member, index) => (index === 3 ? { ...member, zone: '' } : member));
+    const learning = members.map((member, index) => (index % 2 === 1 ? { ...member, zone: '' } : member));
     const options = { partitions: 32, replicationFactor: 2 };
     expect(place({ members: learning, ...options })).to.deep.equal(place({ members, ...options }));
   });
@@ -120,6 +120,51 @@ describe('placement', () => {
     const after = placed(members, 128, 3, before);
     expect(movedReplicas(before, after)).to.equal(0);
   });
+
+  const rings: readonly (readonly [string, string, number, NamedPlacement, number])[] = [
+    [
+      'kv-0 kv-1 kv-3 kv-5',
+      '- - - a',
+      3,
+      [
+        ['kv-0', 'kv-4'],
+        ['kv-1', 'kv-3'],
+      ],
+      3,
+    ],
+    [
+      'kv-0 kv-1 kv-2',
+      'b c -',
+      2,
+      [
+        ['kv-0', 'kv-3'],
+        ['kv-1', 'kv-2'],
+      ],
+      1,
+    ],
+    [
+      'kv-0 kv-2 kv-3 kv-4',
+      'c - - b',
+      2,
+      [
+        ['kv-0', 'kv-4'],
+        ['kv-1', 'kv-5'],
+        ['kv-3', 'kv-0'],
+      ],
+      2,
+    ],
+  ];
+  for (const [names, zones, replicationFactor, before, least] of rings) {
+    it(`goes from ${before.map((set) => set.join(' ')).join(', ')} to ${names} by ${least} replicas`, () => {
+      const members = names.split(' ').map((nodeId, index) => {
+        const zone = zones.split(' ')[index]!;
+        return { ...memberNamed(nodeId), zone: zone === '-' ? '' : zone };
+      });
+      expect(movedReplicas(before, placed(members, before.length, replicationFactor, before))).to.equal(
+        least,
+      );
+    });
+  }
 
   it('adds one replica to each partition for one more copy', () => {
     const members = inZones('abcabcabc');
