@@ -108,7 +108,7 @@ describe('placement', () => {
   });
 
   it('takes a pod to be in the zone of its first member while others name none', () => {
-    const members = membersOn(6, { workersPerPod: 2, zoneOfPod: (pod) => `zone-${pod}` });
+    const members = membersOn(8, { workersPerPod: 2, zoneOfPod: (pod) => `zone-${pod % 2}` });
     const learning = members.map((member, index) => (index % 2 === 1 ? { ...member, zone: '' } : member));
     const options = { partitions: 32, replicationFactor: 2 };
     expect(place({ members: learning, ...options })).to.deep.equal(place({ members, ...options }));
