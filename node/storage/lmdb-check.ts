@@ -13,7 +13,7 @@ import {
 } from './lmdb-page.ts';
 import { StoreCorrupt } from './store-errors.ts';
 
-/** What the file's first two pages say, the newer of them. */
+/** What one of the file's first two pages says. */
 export interface LmdbRoots {
   readonly pageBytes: number;
   readonly transaction: number;
@@ -23,8 +23,8 @@ export interface LmdbRoots {
   readonly main: Buffer;
 }
 
+const META_PAGES = 2;
 const READ_AHEAD_BYTES = 4 * 1024 * 1024;
-const FREE_KEY_BYTES = 8;
 /** Keys of a tree lie between these. */
 interface Bounds {
   readonly from: Buffer | undefined;
@@ -40,16 +40,32 @@ interface Counts {
   entries: number;
 }
 
+/** What trees there are, and how LMDB keeps their names. */
+const NAMES = ['data\0', 'meta\0'];
+
+/** A way of ordering keys. */
+interface Order {
+  /** Of a tree with this order; with those of the whole file in the tree of free pages. */
+  readonly flags: number;
+  readonly keyBytes: number | undefined;
+  readonly compare: (a: Buffer, b: Buffer) => number;
+}
+const PLAIN: Order = { flags: 0, keyBytes: undefined, compare: (a, b) => Buffer.compare(a, b) };
+/** That keys are numbers, and that `safeRestore` was asked for (lmdb-state.ts): the flags of the whole file are kept here. */
+export const FREE_TREE_FLAGS = 0x808;
+/** Keys are numbers of transactions. */
+const FREE: Order = {
+  flags: FREE_TREE_FLAGS,
+  keyBytes: 8,
+  compare: (a, b) => Number(a.readBigUInt64LE() - b.readBigUInt64LE()),
+};
+
 /** A tree that is being followed. */
 interface Walk {
   readonly counts: Counts;
-  readonly compare: (a: Buffer, b: Buffer) => number;
+  readonly order: Order;
   readonly onEntry: (key: Buffer, value: LeafValue) => void | Promise<void>;
 }
-
-const byBytes = (a: Buffer, b: Buffer): number => Buffer.compare(a, b);
-/** Keys of free pages are numbers of transactions. */
-const byNumber = (a: Buffer, b: Buffer): number => Number(a.readBigUInt64LE() - b.readBigUInt64LE());
 
 /**
  * Follows every page of an LMDB file from its roots, before LMDB does. LMDB trusts its pages: one damaged bit in a page's
@@ -60,15 +76,33 @@ const byNumber = (a: Buffer, b: Buffer): number => Number(a.readBigUInt64LE() - 
  * order and within the bounds that lead to them, each page is used once, the counts are right, and no page is in use and
  * free. Values are not looked at: records carry checksums of their own.
  *
+ * @param newest - what LMDB goes by; the other one is of the transaction before.
  * @throws StoreCorrupt
  */
-export async function checkLmdbPages(file: FileHandle, roots: LmdbRoots): Promise<void> {
+export async function checkLmdbPages(file: FileHandle, newest: LmdbRoots, other: LmdbRoots): Promise<void> {
   try {
-    await new PageWalk(file, roots).run();
+    await checkTransaction(file, newest);
+    await checkTransaction(file, other);
+    await new PageWalk(file, newest).run();
   } catch (error) {
     if (error instanceof BadPage) throw new StoreCorrupt(`the state is damaged: ${error.message}`, error);
     throw error;
   }
+}
+
+/**
+ * Every transaction changes the top of the main tree, and the pages of the last two are both there. Or the number of one
+ * of them is damaged, and it is not known which one is the newest.
+ */
+async function checkTransaction(
+  file: FileHandle,
+  { main, pageBytes, transaction }: LmdbRoots,
+): Promise<void> {
+  const { depth, root } = readTree(main, 0);
+  if (depth === 0) return;
+  const { buffer } = await file.read(Buffer.alloc(16), 0, 16, root * pageBytes);
+  if (Number(buffer.readBigUInt64LE(8)) !== transaction)
+    throw new BadPage(`the top of transaction ${transaction} is of another one`);
 }
 
 class PageWalk {
@@ -76,6 +110,7 @@ class PageWalk {
   private readonly roots: LmdbRoots;
   private readonly pages: number;
   private readonly seen: Uint8Array;
+  private seenCount = 0;
   private readonly context;
 
   constructor(file: FileHandle, roots: LmdbRoots) {
@@ -88,25 +123,30 @@ class PageWalk {
 
   async run(): Promise<void> {
     await this.readAhead();
-    await this.walk(readTree(this.roots.main, 0), byBytes, async (_name, value) => {
-      if (value.kind !== 'tree') throw new BadPage('there is something else than trees at the top');
-      await this.walk(value.tree, byBytes, (_key, inner) => {
+    await this.walk(readTree(this.roots.main, 0), PLAIN, async (name, value) => {
+      if (value.kind !== 'tree' || !NAMES.includes(name.toString('latin1')))
+        throw new BadPage('there is a tree of another name than it can have');
+      await this.walk(value.tree, PLAIN, (_key, inner) => {
         if (inner.kind === 'tree') throw new BadPage('there is a tree within a tree');
       });
     });
-    await this.walk(readTree(this.roots.free, 0), byNumber, (_key, value) => this.markFree(value));
+    await this.walk(readTree(this.roots.free, 0), FREE, (_key, value) => this.markFree(value));
+    // All of them, but for a few that LMDB may have lost; of a last page that is damaged, not nearly.
+    if (2 * (this.seenCount + META_PAGES) < this.pages)
+      throw new BadPage('most pages are neither used nor free');
   }
 
   /** In the order of the file, which a disk is best at; following the trees then finds the pages in memory. */
   private async readAhead(): Promise<void> {
     const target = Buffer.allocUnsafe(READ_AHEAD_BYTES);
-    const end = this.pages * this.roots.pageBytes;
-    for (let at = 0; at < end; at += target.length) await this.file.read(target, 0, target.length, at);
+    const { size } = await this.file.stat();
+    for (let at = 0; at < size; at += target.length) await this.file.read(target, 0, target.length, at);
   }
 
-  private async walk(tree: Tree, compare: Walk['compare'], onEntry: Walk['onEntry']): Promise<void> {
+  private async walk(tree: Tree, order: Order, onEntry: Walk['onEntry']): Promise<void> {
+    if (tree.flags !== order.flags) throw new BadPage('a tree is of another kind');
     const counts: Counts = { branchPages: 0, leafPages: 0, overflowPages: 0, entries: 0 };
-    if (tree.depth > 0) await this.follow(tree.root, tree.depth, UNBOUNDED, { counts, compare, onEntry });
+    if (tree.depth > 0) await this.follow(tree.root, tree.depth, UNBOUNDED, { counts, order, onEntry });
     for (const name of ['branchPages', 'leafPages', 'overflowPages', 'entries'] as const) {
       if (counts[name] !== tree[name])
         throw new BadPage(`a tree has ${counts[name]} ${name}, and says ${tree[name]}`);
@@ -126,24 +166,24 @@ class PageWalk {
     for (let index = 0; index < page.nodes; index += 1) {
       const from = index === 0 ? bounds.from : page.key(index);
       const before = index + 1 < page.nodes ? page.key(index + 1) : bounds.before;
-      if (index > 0) checkOrder(page.key(index), bounds, walk, number);
+      if (index > 0) checkBounds(page.key(index), bounds, walk, number);
       await this.follow(page.child(index), depth - 1, { from, before }, walk);
     }
   }
 
   private async followLeaf(number: number, bounds: Bounds, walk: Walk): Promise<void> {
-    const { counts, compare, onEntry } = walk;
+    const { counts, order, onEntry } = walk;
     counts.leafPages += 1;
     const page = new NodePage(this.readNow(number), number, LEAF, this.context);
     counts.entries += page.nodes;
     let previous: Buffer | undefined;
     for (let index = 0; index < page.nodes; index += 1) {
       const key = page.key(index);
-      if (compare === byNumber && key.length !== FREE_KEY_BYTES)
-        throw new BadPage('a list of free pages has a key that is no transaction');
+      if (order.keyBytes !== undefined && key.length !== order.keyBytes)
+        throw new BadPage(`page ${number} has a key of impossible length`);
       // Within the page each key is above the one before: only the first and the last one can be out of bounds.
-      if (previous === undefined || index === page.nodes - 1) checkOrder(key, bounds, walk, number);
-      if (previous !== undefined && compare(previous, key) >= 0)
+      if (previous === undefined || index === page.nodes - 1) checkBounds(key, bounds, walk, number);
+      if (previous !== undefined && order.compare(previous, key) >= 0)
         throw new BadPage(`page ${number} has keys that are not in order`);
       previous = key;
       const value = page.value(index, this.context);
@@ -190,11 +230,12 @@ class PageWalk {
   }
 
   private mark(number: number): void {
-    if (number < 2 || number >= this.pages) throw new BadPage(`there is no page ${number}`);
+    if (number < META_PAGES || number >= this.pages) throw new BadPage(`there is no page ${number}`);
     const bit = 1 << (number & 7);
     const byte = this.seen[number >> 3] ?? 0;
     if ((byte & bit) !== 0) throw new BadPage(`page ${number} is used twice`);
     this.seen[number >> 3] = byte | bit;
+    this.seenCount += 1;
   }
 
   private async read(number: number): Promise<Buffer> {
@@ -211,9 +252,8 @@ class PageWalk {
   }
 }
 
-function checkOrder(key: Buffer, { from, before }: Bounds, { compare }: Walk, number: number): void {
-  if (from !== undefined && compare(key, from) < 0)
-    throw new BadPage(`page ${number} has a key below its own`);
-  if (before !== undefined && compare(key, before) >= 0)
-    throw new BadPage(`page ${number} has a key above its own`);
+function checkBounds(key: Buffer, { from, before }: Bounds, { order }: Walk, number: number): void {
+  const low = from !== undefined && order.compare(key, from) < 0;
+  const high = before !== undefined && order.compare(key, before) >= 0;
+  if (low || high) throw new BadPage(`page ${number} has a key that belongs elsewhere`);
 }

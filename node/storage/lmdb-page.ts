@@ -32,6 +32,8 @@ const IS_TREE = 2;
 
 /** A tree of pages. */
 export interface Tree {
+  /** How its keys are ordered, and whether they may repeat. */
+  readonly flags: number;
   /** 0: it is empty. */
   readonly depth: number;
   readonly branchPages: number;
@@ -61,6 +63,7 @@ export class BadPage extends Error {}
 
 /** Reads a tree's description. */
 export function readTree(bytes: Buffer, at: number): Tree {
+  const flags = bytes.readUInt16LE(at + 4);
   const depth = bytes.readUInt16LE(at + 6);
   const [branchPages, leafPages, overflowPages, entries] = [8, 16, 24, 32].map((offset) =>
     countAt(bytes, at + offset),
@@ -69,6 +72,7 @@ export function readTree(bytes: Buffer, at: number): Tree {
   if ((root === NO_PAGE) !== (depth === 0))
     throw new BadPage('a tree has a depth and no root, or a root and no depth');
   return {
+    flags,
     depth,
     branchPages,
     leafPages,
