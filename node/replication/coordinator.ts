@@ -12,7 +12,7 @@ import { liveValue } from './live-value.ts';
 import type { ReplicationMetrics } from './metrics.ts';
 import type { OwnLog } from './own-log.ts';
 import type { PendingWrites, WriteAnswer } from './pending-writes.ts';
-import { describeQuorum, isWriteQuorum } from './quorum.ts';
+import { describeQuorum, type Holders, isWriteQuorum } from './quorum.ts';
 import type { SafetyRules } from './safety-rules.ts';
 import { standingOutside, type Topology } from './topology.ts';
 
@@ -135,13 +135,15 @@ export class Coordinator {
       throw notServing(topology);
     }
     const sets = topology.setsOf(partition);
-    const isReachable = (nodeId: string): boolean =>
-      nodeId === topology.nodeId || topology.isWritable(nodeId);
-    if (isWriteQuorum(sets, consistency, isReachable)) return;
+    const reachable: Holders = {
+      has: (nodeId) => nodeId === topology.nodeId || topology.isWritable(nodeId),
+      wasReadable: (nodeId) => nodeId === topology.nodeId || topology.isReadable(nodeId, partition),
+    };
+    if (isWriteQuorum(sets, consistency, reachable)) return;
     metrics.count('unavailable');
     throw new KvError(
       'UNAVAILABLE',
-      `${consistency}: in reach are ${describeQuorum(sets, consistency, isReachable)}; nothing was applied`,
+      `${consistency}: in reach are ${describeQuorum(sets, consistency, reachable)}; nothing was applied`,
     );
   }
 
@@ -155,11 +157,11 @@ export class Coordinator {
     const { store, hybridClock, ownLog, clock, topology, mintFloor } = this.options;
     for (;;) {
       if (clock.monotonicMs() >= write.deadlineMs) {
-        if (again) throw this.unknown(write, new Set());
+        if (again) throw this.unknown(write, new Map());
         throw new KvError('UNAVAILABLE', 'the deadline passed before the write began; nothing was applied');
       }
       // A node that lost its standing meanwhile must mint nothing more.
-      if (again && !topology.serves(write.partition)) throw this.unknown(write, new Set());
+      if (again && !topology.serves(write.partition)) throw this.unknown(write, new Map());
       const floor = newestVersion(above, mintFloor(write.partition));
       const seen = newestVersion(floor, store.latest(write.key)?.version ?? NO_VERSION);
       const version = hybridClock.mint(seen);
@@ -186,7 +188,8 @@ export class Coordinator {
   /** Waits until enough replicas hold it: `superseded` as soon as one of the first that answer says so. */
   private async replicate(write: Write, commit: Commit): Promise<WriteAnswer> {
     const { pending, clock, scheduler, metrics, topology, rules } = this.options;
-    const held = new Set<string>();
+    /** Whether each holder was readable when it said so. */
+    const held = new Map<string, boolean>();
     const late = (): KvError => {
       metrics.count('unknown_outcomes');
       return this.unknown(write, held);
@@ -196,14 +199,14 @@ export class Coordinator {
       // With ONE it is this replica that counts, so that what it answers next includes the write.
       if (write.consistency === 'ONE' && !held.has(topology.nodeId)) return;
       const sets = topology.setsOf(write.partition);
-      if (isWriteQuorum(sets, write.consistency, (nodeId) => held.has(nodeId))) settled.resolve(HELD);
+      if (isWriteQuorum(sets, write.consistency, holdersOf(held))) settled.resolve(HELD);
     };
     const answered = (nodeId: string, answer: WriteAnswer): void => {
       if (answer.kind === 'superseded' && rules.mintAgainWhenSuperseded) {
         settled.resolve(answer);
         return;
       }
-      held.add(nodeId);
+      held.set(nodeId, nodeId === topology.nodeId || topology.isReadable(nodeId, write.partition));
       evaluate();
     };
     pending.expect(commit.sequence, answered);
@@ -226,12 +229,18 @@ export class Coordinator {
     }
   }
 
-  private unknown({ partition, consistency }: Write, held: ReadonlySet<string>): KvError {
-    const applied = describeQuorum(this.options.topology.setsOf(partition), consistency, (nodeId) =>
-      held.has(nodeId),
-    );
+  private unknown({ partition, consistency }: Write, held: ReadonlyMap<string, boolean>): KvError {
+    const sets = this.options.topology.setsOf(partition);
+    const applied = describeQuorum(sets, consistency, holdersOf(held));
     return new KvError('DEADLINE_EXCEEDED', `outcome unknown: applied on ${applied}`);
   }
+}
+
+function holdersOf(held: ReadonlyMap<string, boolean>): Holders {
+  return {
+    has: (nodeId) => held.has(nodeId),
+    wasReadable: (nodeId) => held.get(nodeId) === true,
+  };
 }
 
 /** What a node answers that is not a readable replica: nothing was done, another one may be asked. */

@@ -290,7 +290,7 @@ export class Peers {
       return true;
     }
     link.refuse(
-      Refusal_Reason.DUPLICATE_STREAM,
+      sameProcess ? Refusal_Reason.DUPLICATE_STREAM : Refusal_Reason.NAME_TAKEN,
       sameProcess ? 'there is a stream already' : `another process is connected as ${header.sender}`,
     );
     return false;
@@ -412,7 +412,7 @@ export class Peers {
     if (reason === Refusal_Reason.COPIED_VOLUME) this.options.onFenced('copied-volume', message);
     else if (reason === Refusal_Reason.RETIRED_INCARNATION) this.options.onFenced('retired', message);
     else if (reason === Refusal_Reason.ROLLED_BACK) this.options.onLoss('rolled-back', header.sender);
-    else if (reason === Refusal_Reason.DUPLICATE_STREAM) this.onDisplaced(header.sender, message);
+    else if (reason === Refusal_Reason.NAME_TAKEN) this.onDisplaced(header.sender, message);
   }
 
   private onDisplaced(nodeId: string, message: string): void {

@@ -23,6 +23,8 @@ export interface Topology {
   serves(partition: number): boolean;
   /** Whether another member is connected and takes writes. */
   isWritable(nodeId: string): boolean;
+  /** Whether another member is connected and holds everything of a partition that it has to. */
+  isReadable(nodeId: string, partition: number): boolean;
   /** Whether another member is connected, takes operations, and is a readable replica of the partition. */
   isServing(nodeId: string, partition: number): boolean;
 }
@@ -67,6 +69,7 @@ export function createTopology(options: TopologyOptions): Topology {
     serves: (partition) =>
       map() !== undefined && standing.isReadable(partition) && setsOf(partition).read.includes(nodeId),
     isWritable: (other) => peer(other)?.accepting === true,
+    isReadable: (other, partition) => peer(other)?.readable.has(partition) === true,
     isServing(other, partition) {
       const state = peer(other);
       return state !== undefined && state.accepting && state.readable.has(partition);

@@ -169,6 +169,8 @@ export const Refusal_Reason = {
   BAD_FRAME: 10,
   DUPLICATE_STREAM: 11,
   ROLLED_BACK: 12,
+  /** NAME_TAKEN - Another process is connected under the recipient's name. */
+  NAME_TAKEN: 13,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -188,6 +190,7 @@ export namespace Refusal_Reason {
   export type BAD_FRAME = typeof Refusal_Reason.BAD_FRAME;
   export type DUPLICATE_STREAM = typeof Refusal_Reason.DUPLICATE_STREAM;
   export type ROLLED_BACK = typeof Refusal_Reason.ROLLED_BACK;
+  export type NAME_TAKEN = typeof Refusal_Reason.NAME_TAKEN;
   export type UNRECOGNIZED = typeof Refusal_Reason.UNRECOGNIZED;
 }
 
