@@ -177,8 +177,8 @@ export class RemoteRequests {
     if (this.ended !== undefined) throw this.ended;
     const id = this.nextId++;
     const { promise, resolve, reject } = Promise.withResolvers<ReplyBody>();
-    this.waiting.set(id, { resolve, reject, askedAtMs: this.clock.monotonicMs() });
     this.send(make(id));
+    this.waiting.set(id, { resolve, reject, askedAtMs: this.clock.monotonicMs() });
     const reply = await promise;
     const picked = pick(reply);
     if (picked === undefined) {
