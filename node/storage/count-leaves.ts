@@ -2,10 +2,10 @@ import type { Scheduler } from '../../common/clock.ts';
 import { digestKey, leafOf, shifted, weightOf } from './digest.ts';
 import { emptyLeaves } from './digests.ts';
 import { decodeIfSound } from './record.ts';
-import type { IndexedState } from './state.ts';
+import { isFullPage, type IndexedState } from './state.ts';
 
-/** Rows read in one turn of the event loop. */
-const PAGE_ROWS = 500;
+/** What is read in one turn of the event loop. */
+const PAGE = { limit: 500, maxBytes: 4 * 1024 * 1024 };
 
 export interface CountOptions {
   readonly state: IndexedState;
@@ -24,7 +24,7 @@ export async function countLeaves(options: CountOptions): Promise<Float64Array |
   const leaves = emptyLeaves();
   let after: Buffer | undefined;
   for (;;) {
-    const rows = state.scan(partition, { after, limit: PAGE_ROWS });
+    const rows = state.scan(partition, { after, ...PAGE });
     for (const { key, bytes } of rows) {
       const keyDigest = digestKey(key);
       const leaf = leafOf(keyDigest);
@@ -32,7 +32,7 @@ export async function countLeaves(options: CountOptions): Promise<Float64Array |
       if (record !== undefined) leaves[leaf] = shifted(leaves[leaf] ?? 0, 0, weightOf(keyDigest, record));
     }
     after = rows.at(-1)?.key;
-    if (rows.length < PAGE_ROWS) return leaves;
+    if (!isFullPage(rows, PAGE)) return leaves;
     await new Promise<void>((resolve) => {
       scheduler.soon(resolve);
     });

@@ -18,6 +18,8 @@ export interface StoreLimits {
   readonly checkpointRecords: number;
   /** A transaction of the state that takes longer counts as lost, and the store fails. @default 30 s */
   readonly commitTimeoutMs: number;
+  /** With more damaged records than this the whole store counts as corrupt. @default 100 */
+  readonly damagedRecords: number;
   /** Newest own entries kept in memory for the peers. @default 8 MiB */
   readonly tailBytes: number;
   /** How far ahead of use sequences are reserved. @default 4096 */
@@ -38,6 +40,7 @@ export const DEFAULT_LIMITS: StoreLimits = {
   checkpointMs: 100,
   checkpointRecords: 1000,
   commitTimeoutMs: 30_000,
+  damagedRecords: 100,
   tailBytes: 8 * MIB,
   sequenceStep: 4096,
   clockStepMs: 500,

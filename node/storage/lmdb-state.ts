@@ -1,14 +1,18 @@
 import { open, type Database, type RootDatabase } from 'lmdb';
 import { messageOf } from '../../common/errors.ts';
-import { prepareLmdbFile } from './lmdb-file.ts';
-import type { IndexedState, StateRow, StateStatistics, StateTransaction } from './state.ts';
+import { markClosed, markInUse, MAX_FILE_BYTES, prepareLmdbFile } from './lmdb-file.ts';
+import {
+  rowBytes,
+  type IndexedState,
+  type StateRow,
+  type StateStatistics,
+  type StateTransaction,
+} from './state.ts';
 import type { KeyRange } from './store.ts';
 import { StoreCorrupt, StoreUnsupported } from './store-errors.ts';
 
 const PARTITION_BYTES = 2;
 const MAX_KEY_BYTES = 1024;
-/** Address space that is set aside, not memory or disk. */
-const MAP_BYTES = 2 ** 40;
 
 type BinaryDatabase = Database<Buffer, Buffer>;
 
@@ -27,6 +31,7 @@ type BinaryDatabase = Database<Buffer, Buffer>;
  *   never flushed.
  */
 export class LmdbState implements IndexedState {
+  private readonly directory: string;
   private readonly root: RootDatabase<Buffer, Buffer>;
   private readonly data: BinaryDatabase;
   private readonly meta: BinaryDatabase;
@@ -36,8 +41,9 @@ export class LmdbState implements IndexedState {
   private closing: Promise<void> | undefined;
   private statisticsNow: StateStatistics | undefined;
 
-  private constructor(root: RootDatabase<Buffer, Buffer>) {
+  private constructor(directory: string, root: RootDatabase<Buffer, Buffer>) {
     const options = { encoding: 'binary', keyEncoding: 'binary', cache: false } as const;
+    this.directory = directory;
     this.root = root;
     this.data = root.openDB<Buffer, Buffer>({ ...options, name: 'data' });
     this.meta = root.openDB<Buffer, Buffer>({ ...options, name: 'meta' });
@@ -50,9 +56,10 @@ export class LmdbState implements IndexedState {
    */
   static async open(directory: string): Promise<LmdbState> {
     await prepareLmdbFile(directory);
+    await markInUse(directory);
     const root = translated(() => open<Buffer, Buffer>(environmentOptions(directory)));
     try {
-      return translated(() => new LmdbState(root));
+      return translated(() => new LmdbState(directory, root));
     } catch (error) {
       await root.close();
       throw error;
@@ -70,8 +77,12 @@ export class LmdbState implements IndexedState {
   scan(partition: number, range: KeyRange): StateRow[] {
     return translated(() => {
       const rows: StateRow[] = [];
+      let left = range.maxBytes ?? Infinity;
       for (const { key, value } of this.data.getRange(bounds(partition, range))) {
-        rows.push({ key: asBuffer(key).subarray(PARTITION_BYTES), bytes: copyOf(value) });
+        const row = { key: asBuffer(key).subarray(PARTITION_BYTES), bytes: copyOf(value) };
+        rows.push(row);
+        left -= rowBytes(row);
+        if (left <= 0) break;
       }
       return rows;
     });
@@ -115,7 +126,10 @@ export class LmdbState implements IndexedState {
 
   close(): Promise<void> {
     this.closing ??= this.committing.then(
-      () => this.root.close(),
+      async () => {
+        await this.root.close();
+        await markClosed(this.directory);
+      },
       // After a failed commit LMDB's own close may wait for ever.
       () => undefined,
     );
@@ -132,7 +146,7 @@ function environmentOptions(directory: string): Parameters<typeof open<Buffer, B
     keyEncoding: 'binary',
     cache: false,
     overlappingSync: false,
-    mapSize: MAP_BYTES,
+    mapSize: MAX_FILE_BYTES,
     safeRestore: true,
   } as Parameters<typeof open<Buffer, Buffer>>[0];
 }

@@ -1,6 +1,7 @@
 import { KvError } from '../../common/errors.ts';
 import type { ApplyLog } from './apply-log.ts';
 import { Checkpointer } from './checkpointer.ts';
+import { Damage } from './damage.ts';
 import type { PartitionDigest } from './digest.ts';
 import { Digests } from './digests.ts';
 import { LogReader, outOfRange } from './log-reader.ts';
@@ -18,13 +19,19 @@ import type {
   Mutation,
   RecordPredicate,
   ScanRange,
+  ScrubResult,
   Store,
   StoredRecord,
   StoreStatistics,
 } from './store.ts';
+import { StoreCorrupt } from './store-errors.ts';
 import { Unlogged } from './unlogged.ts';
+import { checkKey, checkRange } from './validation.ts';
 
 export type { LogStoreOptions } from './store-parts.ts';
+
+/** What one step of a scrub reads at most. */
+const SCRUB_BYTES = 4 * 1024 * 1024;
 
 /**
  * The store of a node: an apply log that is synced before anything is acknowledged, and an indexed state checkpointed
@@ -39,6 +46,7 @@ export class LogStore implements Store {
   private readonly options: StoreParts;
   private readonly log: ApplyLog;
   private readonly health: StoreHealth;
+  private readonly damage: Damage;
   private readonly overlay: Overlay;
   private readonly digests: Digests;
   private readonly records: Records;
@@ -66,7 +74,12 @@ export class LogStore implements Store {
       for (const change of layer.records.values()) digests.noteVisible(change);
       overlay.addSynced(layer);
     }
-    const records = (this.records = new Records({ ...parts, overlay, health }));
+    const damage = (this.damage = new Damage({
+      limit: allLimits.damagedRecords,
+      logger,
+      onTooMany: () => void this.condemn(),
+    }));
+    const records = (this.records = new Records({ ...parts, overlay, health, damage }));
     this.writer = new LogWriter({
       ...parts,
       limits: allLimits,
@@ -126,11 +139,13 @@ export class LogStore implements Store {
 
   latest(key: Buffer): StoredRecord | undefined {
     this.health.check();
+    checkKey(key);
     return this.records.newest(key);
   }
 
   get(key: Buffer): StoredRecord | undefined {
     this.health.check();
+    checkKey(key);
     return this.records.synced(key);
   }
 
@@ -150,6 +165,7 @@ export class LogStore implements Store {
 
   async scan(partition: number, range: ScanRange): Promise<readonly KeyedRecord[]> {
     this.health.check();
+    checkRange(range);
     // Merging looks at every record of the overlay; a large one is better moved into the state first.
     if (this.overlay.waitingRecords > 4 * this.options.allLimits.checkpointRecords) {
       await this.checkpoint();
@@ -234,6 +250,13 @@ export class LogStore implements Store {
     return this.writer.writeMeta(name, value);
   }
 
+  async scrub(partition: number, after: Buffer | undefined, limit: number): Promise<ScrubResult> {
+    this.health.check();
+    const range = { after, limit, maxBytes: SCRUB_BYTES };
+    checkRange(range);
+    return Promise.resolve(this.records.scrub(partition, range));
+  }
+
   statistics(): StoreStatistics {
     const { records, bytes } = this.health.guard(() => this.options.state.statistics());
     return {
@@ -242,6 +265,7 @@ export class LogStore implements Store {
       logBytes: this.log.bytes,
       overlayBytes: this.overlay.pendingBytes + this.overlay.waitingBytes,
       versionConflicts: this.records.versionConflicts,
+      damagedRecords: this.damage.count,
     };
   }
 
@@ -257,6 +281,20 @@ export class LogStore implements Store {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** Too much is damaged to be mended record by record (PROTOCOL 35): the next start sets the store aside. */
+  private async condemn(): Promise<void> {
+    const reason = `more than ${this.options.allLimits.damagedRecords} records fail their checksum`;
+    try {
+      await this.options.condemn?.(reason);
+    } catch (error) {
+      this.options.logger.error(
+        { error },
+        'the store could not be marked as corrupt: the next start finds out anew',
+      );
+    }
+    this.health.fail(new StoreCorrupt(reason));
   }
 
   private onCheckpoint(): void {

@@ -169,7 +169,10 @@ export class LogWriter {
     const { records, partitions, overlay, ceilings } = this.options;
     const keyString = byteString(key);
     const keyDigest = digestKey(key);
-    const { record: previous, layer, weight } = records.toReplace(key, keyString, keyDigest);
+    const { record: previous, layer, weight, floor } = records.toReplace(key, keyString, keyDigest);
+    if (floor !== undefined && mutation.heals !== true && compareVersions(record.version, floor) < 0) {
+      return { outcome: { kind: 'superseded', by: floor }, group: undefined, awaitsState: false };
+    }
     if (previous !== undefined && !records.wins(record, previous)) {
       const isSame = compareVersions(record.version, previous.version) === 0;
       const outcome: ApplyOutcome = isSame ? { kind: 'same' } : { kind: 'superseded', by: previous.version };

@@ -5,9 +5,9 @@ import { FileDisk } from './file-disk.ts';
 import { LmdbState } from './lmdb-state.ts';
 import { lockDirectory } from './lock.ts';
 import { LogStore, type LogStoreOptions } from './log-store.ts';
-import { LOG_DIRECTORY, STATE_DIRECTORY } from './set-aside.ts';
+import { checkCondemned, condemn, LOG_DIRECTORY, STATE_DIRECTORY } from './set-aside.ts';
 
-export interface OpenStoreOptions extends Omit<LogStoreOptions, 'disk' | 'state' | 'release'> {
+export interface OpenStoreOptions extends Omit<LogStoreOptions, 'disk' | 'state' | 'release' | 'condemn'> {
   /** The data directory: `log/` and `state/` are kept in it. Made when it is missing. */
   readonly directory: string;
 }
@@ -28,6 +28,7 @@ export async function openStore(options: OpenStoreOptions): Promise<LogStore> {
   let state: LmdbState;
   let disk: FileDisk;
   try {
+    await checkCondemned(directory);
     disk = await FileDisk.open(join(directory, LOG_DIRECTORY));
     state = await openState(join(directory, STATE_DIRECTORY));
     await syncDirectory(directory);
@@ -35,7 +36,7 @@ export async function openStore(options: OpenStoreOptions): Promise<LogStore> {
     await release();
     throw error;
   }
-  return LogStore.open({ ...options, disk, state, release });
+  return LogStore.open({ ...options, disk, state, release, condemn: (reason) => condemn(directory, reason) });
 }
 
 async function openState(directory: string): Promise<LmdbState> {

@@ -99,6 +99,16 @@ export function decodeIfSound(key: Uint8Array, bytes: Buffer): StoredRecord | un
   }
 }
 
+/**
+ * The version that a damaged record seems to have had, for the damage is more often elsewhere; undefined when the record
+ * does not look like one.
+ */
+export function seemingVersion(bytes: Buffer): Version | undefined {
+  const flags = bytes[1] ?? 0;
+  if (bytes.length < EXPIRY_OFFSET || bytes[0] !== FORMAT || (flags & ~KNOWN_FLAGS) !== 0) return undefined;
+  return readVersion(bytes, VERSION_OFFSET);
+}
+
 /** The error for a record that fails its checksum. */
 export function damagedRecord(): KvError {
   return new KvError('DATA_LOSS', 'a stored record fails its checksum; read the key from another replica');

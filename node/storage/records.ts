@@ -1,14 +1,16 @@
 import { byteString } from '../../common/bytes.ts';
+import type { Clock } from '../../common/clock.ts';
 import type { Logger } from '../../common/log.ts';
 import { partitionOf } from '../../model/key-hash.ts';
-import { compareVersions } from '../../model/version.ts';
+import { compareVersions, type Version } from '../../model/version.ts';
+import type { Damage } from './damage.ts';
 import { weightOf } from './digest.ts';
 import type { Layer, Overlay } from './overlay.ts';
-import { decodeIfSound, decodeRecord } from './record.ts';
+import { damagedRecord, decodeIfSound, seemingVersion } from './record.ts';
 import { scanRecords, visiblePage, type VisiblePage } from './scan.ts';
-import type { IndexedState } from './state.ts';
+import { isFullPage, type IndexedState } from './state.ts';
 import type { StoreHealth } from './store-health.ts';
-import type { KeyedRecord, KeyRange, ScanRange, StoredRecord } from './store.ts';
+import type { KeyedRecord, KeyRange, ScanRange, ScrubResult, StoredRecord } from './store.ts';
 import { supersedes } from './supersedes.ts';
 
 /** What a newer record of a key would replace. */
@@ -18,13 +20,19 @@ export interface ReplacedRecord {
   readonly weight: number | undefined;
   /** The layer that has it when it waits for a sync, or was loaded and waits for its checkpoint: it is not durable yet. */
   readonly layer: Layer | undefined;
+  /** What a damaged record seems to have been: an older one must not take its place unasked. */
+  readonly floor?: Version | undefined;
 }
+
+const PLAUSIBLE_AHEAD_MS = 24 * 3_600_000;
 
 export interface RecordsOptions {
   readonly partitions: number;
   readonly overlay: Overlay;
   readonly state: IndexedState;
   readonly health: StoreHealth;
+  readonly damage: Damage;
+  readonly clock: Clock;
   readonly logger: Logger;
 }
 
@@ -52,7 +60,7 @@ export class Records {
     return layer === undefined ? this.inState(key) : layer.records.get(keyString)?.record;
   }
 
-  /** What a record of the key replaces. A damaged one counts as none: whatever a peer has replaces it (PROTOCOL 35). */
+  /** What a record of the key replaces; a damaged one counts as none (PROTOCOL 35). */
   toReplace(key: Buffer, keyString: string, keyDigest: number): ReplacedRecord {
     const { overlay } = this.options;
     const pending = overlay.pendingLayer(keyString);
@@ -65,11 +73,9 @@ export class Records {
     const bytes = this.bytesInState(key);
     if (bytes === undefined) return { record: undefined, weight: 0, layer: undefined };
     const record = decodeIfSound(key, bytes);
-    return {
-      record,
-      weight: record === undefined ? undefined : weightOf(keyDigest, record),
-      layer: undefined,
-    };
+    if (record !== undefined) return { record, weight: weightOf(keyDigest, record), layer: undefined };
+    this.noteDamage(key);
+    return { record: undefined, weight: undefined, layer: undefined, floor: this.plausibleVersion(bytes) };
   }
 
   /** Whether a record takes the place of another one; counts those that have the same version and are not the same. */
@@ -84,17 +90,52 @@ export class Records {
 
   /** Synced records of a partition within the range. */
   scan(partition: number, range: ScanRange): KeyedRecord[] {
-    return this.options.health.guard(() => scanRecords(this.options, partition, range));
+    const onDamaged = (key: Buffer): void => {
+      this.options.damage.note(partition, key);
+      if (range.onDamaged === undefined) throw damagedRecord();
+      range.onDamaged(key);
+    };
+    return this.options.health.guard(() => scanRecords(this.options, partition, range, onDamaged));
   }
 
   /** One page of what readers see of a partition. */
   visiblePage(partition: number, range: KeyRange): VisiblePage {
-    return this.options.health.guard(() => visiblePage(this.options, partition, range));
+    const page = this.options.health.guard(() => visiblePage(this.options, partition, range));
+    for (const { key, record } of page.rows)
+      if (record === undefined) this.options.damage.note(partition, key);
+    return page;
+  }
+
+  /** Checks records of the state; one that is about to be replaced does not count. */
+  scrub(partition: number, range: KeyRange): ScrubResult {
+    const { state, overlay, health, damage } = this.options;
+    const rows = health.guard(() => state.scan(partition, range));
+    const damaged = rows
+      .filter(({ key, bytes }) => decodeIfSound(key, bytes) === undefined)
+      .map(({ key }) => key)
+      .filter((key) => overlay.get(byteString(key)) === undefined);
+    for (const key of damaged) damage.note(partition, key);
+    return { records: rows.length, damaged, last: isFullPage(rows, range) ? rows.at(-1)?.key : undefined };
   }
 
   private inState(key: Buffer): StoredRecord | undefined {
     const bytes = this.bytesInState(key);
-    return bytes === undefined ? undefined : decodeRecord(key, bytes);
+    if (bytes === undefined) return undefined;
+    const record = decodeIfSound(key, bytes);
+    if (record !== undefined) return record;
+    this.noteDamage(key);
+    throw damagedRecord();
+  }
+
+  private noteDamage(key: Buffer): void {
+    this.options.damage.note(partitionOf(key, this.options.partitions), key);
+  }
+
+  /** Of a damaged record. Were it far ahead of the clock, it would stand in the way of every sound one. */
+  private plausibleVersion(bytes: Buffer): Version | undefined {
+    const version = seemingVersion(bytes);
+    const latestMs = this.options.clock.wallMs() + PLAUSIBLE_AHEAD_MS;
+    return version !== undefined && version.wallMs <= latestMs ? version : undefined;
   }
 
   private bytesInState(key: Buffer): Buffer | undefined {

@@ -1,8 +1,8 @@
 import { byteString } from '../../common/bytes.ts';
 import type { Overlay, OverlayRecord } from './overlay.ts';
-import { damagedRecord, decodeIfSound } from './record.ts';
-import type { IndexedState } from './state.ts';
-import type { KeyedRecord, KeyRange, ScanRange, StoredRecord } from './store.ts';
+import { decodeIfSound } from './record.ts';
+import { isFullPage, type IndexedState } from './state.ts';
+import type { KeyedRecord, KeyRange, StoredRecord } from './store.ts';
 
 export interface ScanSources {
   readonly state: IndexedState;
@@ -23,39 +23,48 @@ export interface VisiblePage {
   readonly through: Buffer | undefined;
 }
 
-/** Synced records of a partition within the range: the state's, and over them the overlay's. */
-export function scanRecords(sources: ScanSources, partition: number, range: ScanRange): KeyedRecord[] {
+/** Synced records of a partition within the range: the state's, and over them the overlay's. Damaged ones are left out. */
+export function scanRecords(
+  sources: ScanSources,
+  partition: number,
+  range: KeyRange,
+  onDamaged: (key: Buffer) => void,
+): KeyedRecord[] {
   const above = aboveState(sources.overlay, partition, range);
   const found: KeyedRecord[] = [];
+  const maxBytes = range.maxBytes ?? Infinity;
+  let bytes = 0;
   let { after } = range;
-  while (found.length < range.limit) {
+  while (found.length < range.limit && bytes < maxBytes) {
     const rest = { ...range, after, limit: range.limit - found.length };
     const { rows, through } = merged(sources.state, partition, rest, above);
     for (const { key, record } of rows) {
-      if (record !== undefined) found.push({ key, record });
-      else if (range.onDamaged !== undefined) range.onDamaged(key);
-      else throw damagedRecord();
+      if (found.length >= range.limit || bytes >= maxBytes) break;
+      if (record === undefined) {
+        onDamaged(key);
+        continue;
+      }
+      found.push({ key, record });
+      bytes += key.length + record.bytes.length;
     }
     if (through === undefined) break;
     after = through;
   }
-  return found.length > range.limit ? found.slice(0, range.limit) : found;
+  return found;
 }
 
-/** One page of what readers see; `range.limit` bounds what is read from the state. */
+/** One page of what readers see; the bounds of the range are for what is read from the state. */
 export function visiblePage(sources: ScanSources, partition: number, range: KeyRange): VisiblePage {
   return merged(sources.state, partition, range, aboveState(sources.overlay, partition, range));
 }
 
-/** What the overlay has above the state, by key, in byte order. */
+/** What the overlay has above the state, by key. */
 function aboveState(
   overlay: Overlay,
   partition: number,
   range: KeyRange,
 ): ReadonlyMap<string, OverlayRecord> {
-  const found = overlay.recordsOf(partition, (key) => within(key, range));
-  if (found.size < 2) return found;
-  return new Map([...found].sort(([, a], [, b]) => Buffer.compare(a.key, b.key)));
+  return overlay.recordsOf(partition, (key) => within(key, range));
 }
 
 function merged(
@@ -66,7 +75,7 @@ function merged(
 ): VisiblePage {
   const stateRows = state.scan(partition, range);
   // A full page of the state ends at its last key; what the overlay has beyond it belongs to a later page.
-  const through = stateRows.length < range.limit ? undefined : stateRows.at(-1)?.key;
+  const through = isFullPage(stateRows, range) ? stateRows.at(-1)?.key : undefined;
   const rows: VisibleRow[] = [];
   for (const { key, bytes } of stateRows) {
     if (above.size === 0 || !above.has(byteString(key)))

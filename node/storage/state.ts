@@ -31,6 +31,17 @@ export interface StateRow {
   readonly bytes: Buffer;
 }
 
+/** What a row counts for against `KeyRange.maxBytes`. */
+export function rowBytes({ key, bytes }: StateRow): number {
+  return key.length + bytes.length;
+}
+
+/** Whether these rows may not be all of the range. */
+export function isFullPage(rows: readonly StateRow[], { limit, maxBytes }: KeyRange): boolean {
+  if (rows.length >= limit) return true;
+  return maxBytes !== undefined && rows.reduce((sum, row) => sum + rowBytes(row), 0) >= maxBytes;
+}
+
 export interface StateTransaction {
   /** At most about 1000: larger transactions slow down the following ones. A key at most once. */
   readonly records: readonly StateRecord[];

@@ -28,6 +28,12 @@ export interface LogStoreOptions {
   readonly limits?: Partial<StoreLimits>;
   /** Told of every sync of the log: entries made durable, and how long write and sync took. */
   readonly observeSync?: (entries: number, seconds: number) => void;
+  /**
+   * Called when the store is to be set aside at its next start; resolves when that is durable.
+   *
+   * @default it only fails
+   */
+  readonly condemn?: (reason: string) => Promise<void>;
   /** Called once when everything is closed, whatever happened before. */
   readonly release?: () => Promise<void>;
 }

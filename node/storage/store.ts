@@ -33,6 +33,11 @@ export interface Mutation {
   /** Minted here: the entry replicates to peers. Otherwise it came from one. */
   readonly own: boolean;
   readonly requestId?: RequestId;
+  /**
+   * It is known from enough other replicas to be the newest one: it takes the place of a damaged record even when that one
+   * seems to have been newer.
+   */
+  readonly heals?: boolean;
 }
 
 /** What became of a mutation, decided synchronously against everything applied before it, synced or not. */
@@ -41,7 +46,7 @@ export type ApplyOutcome =
   | { readonly kind: 'applied'; readonly sequence: number; readonly previous: StoredRecord | undefined }
   /** The same version was already there: a no-op. */
   | { readonly kind: 'same' }
-  /** A newer version was already there: a no-op. */
+  /** A newer version was already there, or seems to have been and is damaged: a no-op. */
   | { readonly kind: 'superseded'; readonly by: Version };
 
 /** Outcomes of one `apply`, in the order of its mutations. */
@@ -70,6 +75,8 @@ export interface KeyRange {
   readonly before?: Buffer | undefined;
   /** Most records to return. */
   readonly limit: number;
+  /** Ends with the record by which keys and records have this many bytes or more. @default unbounded */
+  readonly maxBytes?: number | undefined;
 }
 
 export interface ScanRange extends KeyRange {
@@ -113,6 +120,16 @@ export interface EntrySlice {
   readonly entries: readonly RecordEntry[];
 }
 
+/** What `scrub` found. */
+export interface ScrubResult {
+  /** Records looked at. */
+  readonly records: number;
+  /** Keys whose record fails its checksum. */
+  readonly damaged: readonly Buffer[];
+  /** Everything up to this key has been looked at; undefined: the partition to its end. */
+  readonly last: Buffer | undefined;
+}
+
 /** Sizes for status and metrics. */
 export interface StoreStatistics {
   /** Records in the indexed state, tombstones and expired ones included, overlay excluded. */
@@ -123,6 +140,8 @@ export interface StoreStatistics {
   readonly overlayBytes: number;
   /** Records refused or replaced because another one had the same version: must stay 0 (PROTOCOL 2). */
   readonly versionConflicts: number;
+  /** Keys whose record was found to fail its checksum since the store was opened, repaired ones included. */
+  readonly damagedRecords: number;
 }
 
 /**
@@ -156,7 +175,10 @@ export interface Store {
    * the records back. Keys with an unsynced or just loaded record are passed over. Answers how many were removed.
    */
   removeWhere(partition: number, predicate: RecordPredicate): Promise<number>;
-  /** Records of one partition in key order, synced ones only; waits for a checkpoint first where needed. */
+  /**
+   * Records of one partition in key order, synced ones only; waits for a checkpoint first where needed. A page that has
+   * fewer records than `limit` and fewer bytes than `maxBytes` is the last one.
+   */
   scan(partition: number, range: ScanRange): Promise<readonly KeyedRecord[]>;
   /**
    * Digest of the synced records of a partition (digest.ts). After a damaged record was replaced it equals nobody's until
@@ -202,6 +224,9 @@ export interface Store {
   readMeta(name: string): Buffer | undefined;
   /** Resolves when the value is synced. */
   writeMeta(name: string, value: Buffer): Promise<void>;
+
+  /** Checks the next `limit` records of a partition of the state after a key; for a slow look over all of them. */
+  scrub(partition: number, after: Buffer | undefined, limit: number): Promise<ScrubResult>;
 
   statistics(): StoreStatistics;
   /** Resolves when everything synced so far is in the indexed state. */

@@ -1,6 +1,7 @@
 import { byteString } from '../../common/bytes.ts';
 import type { Scheduler } from '../../common/clock.ts';
 import { partitionOf } from '../../model/key-hash.ts';
+import { compareVersions } from '../../model/version.ts';
 import type { Checkpointer } from './checkpointer.ts';
 import { digestKey, weightOf } from './digest.ts';
 import type { Digests } from './digests.ts';
@@ -25,8 +26,8 @@ export interface UnloggedOptions {
   readonly scheduler: Scheduler;
 }
 
-/** Rows that a removal looks at in one turn of the event loop. */
-const PAGE_ROWS = 500;
+/** What a removal looks at in one turn of the event loop. */
+const PAGE = { limit: 500, maxBytes: 4 * 1024 * 1024 };
 
 /**
  * Changes that go into the state without the log: records that are loaded in bulk, and removals of what nobody needs any
@@ -75,7 +76,7 @@ export class Unlogged {
     let after: Buffer | undefined;
     do {
       health.check();
-      const { rows, through } = records.visiblePage(partition, { after, limit: PAGE_ROWS });
+      const { rows, through } = records.visiblePage(partition, { after, ...PAGE });
       for (const row of rows) if (this.removeOne(partition, row, predicate)) removed += 1;
       after = through;
       checkpointer.wake();
@@ -90,8 +91,9 @@ export class Unlogged {
     const keyString = byteString(key);
     if (overlay.pendingLayer(keyString) !== undefined) return 'pending';
     const keyDigest = digestKey(key);
-    const { record: other, weight } = records.toReplace(key, keyString, keyDigest);
+    const { record: other, weight, floor } = records.toReplace(key, keyString, keyDigest);
     if (other !== undefined && !records.wins(record, other)) return 'known';
+    if (floor !== undefined && compareVersions(record.version, floor) < 0) return 'known';
     const place = { partition: partitionOf(key, partitions), key, keyDigest };
     overlay.putUnlogged(keyString, overlayRecord(place, record, weight));
     return 'newer';

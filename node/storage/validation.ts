@@ -1,5 +1,5 @@
 import { KvError } from '../../common/errors.ts';
-import type { LogCursor, Mutation } from './store.ts';
+import type { KeyRange, LogCursor, Mutation } from './store.ts';
 
 /** Longest key, bytes; the state could hold little more. */
 export const MAX_KEY_BYTES = 1024;
@@ -17,9 +17,7 @@ const MAX_UINT48 = 2 ** 48 - 1;
  * @throws KvError INVALID_ARGUMENT.
  */
 export function checkMutation({ key, record, requestId }: Mutation): void {
-  if (key.length === 0 || key.length > MAX_KEY_BYTES) {
-    throw new KvError('INVALID_ARGUMENT', `a key has 1 to ${MAX_KEY_BYTES} bytes, not ${key.length}`);
-  }
+  checkKey(key);
   if (record.bytes.length > MAX_RECORD_BYTES) {
     throw new KvError(
       'INVALID_ARGUMENT',
@@ -33,6 +31,29 @@ export function checkMutation({ key, record, requestId }: Mutation): void {
     checkNumber('request number', requestId.number, Number.MAX_SAFE_INTEGER);
     checkNumber("client's start time", requestId.clientStartMs, MAX_UINT48);
     checkNumber('attempt', requestId.attempt, 2 ** 32 - 1);
+  }
+}
+
+/** @throws KvError INVALID_ARGUMENT. */
+export function checkKey(key: Buffer): void {
+  if (key.length === 0 || key.length > MAX_KEY_BYTES) {
+    throw new KvError('INVALID_ARGUMENT', `a key has 1 to ${MAX_KEY_BYTES} bytes, not ${key.length}`);
+  }
+}
+
+/**
+ * Bounds may be any prefix of a key, also an empty one.
+ *
+ * @throws KvError INVALID_ARGUMENT.
+ */
+export function checkRange({ after, from, before }: KeyRange): void {
+  for (const bound of [after, from, before]) {
+    if (bound !== undefined && bound.length > MAX_KEY_BYTES) {
+      throw new KvError(
+        'INVALID_ARGUMENT',
+        `a bound has at most ${MAX_KEY_BYTES} bytes, not ${bound.length}`,
+      );
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
-import type { IndexedState, StateRecord } from '../../node/storage/state.ts';
+import { isFullPage, type IndexedState, type StateRecord } from '../../node/storage/state.ts';
 import type { KeyRange } from '../../node/storage/store.ts';
 
 /** A kind of state, and what it is kept in over the lives of a process. */
@@ -145,6 +145,27 @@ export function describeStateContract(name: string, makeGround: () => Promise<St
       expect(keysOf(7, { after: Buffer.from('x'), limit: 10 })).to.deep.equal([]);
       expect(keysOf(7, { after: b, before: b, limit: 10 })).to.deep.equal([]);
       expect(keysOf(7, { limit: 0 })).to.deep.equal([]);
+    });
+
+    it('ends a scan with the row that reaches the bound in bytes', async () => {
+      const records = ['a', 'b', 'c', 'd'].map((key) => record(1, key, Buffer.alloc(99)));
+      await state.commit({ records, meta: NO_META });
+      for (const [maxBytes, count] of [
+        [1, 1],
+        [100, 1],
+        [101, 2],
+        [200, 2],
+        [399, 4],
+        [400, 4],
+        [10_000, 4],
+      ] as const) {
+        const rows = state.scan(1, { limit: 10, maxBytes });
+        expect(rows.length, `${maxBytes} bytes`).to.equal(count);
+        expect(isFullPage(rows, { limit: 10, maxBytes })).to.equal(maxBytes <= 400);
+      }
+      expect(keysOf(1, { limit: 2, maxBytes: 1000 })).to.deep.equal(['a', 'b']);
+      // Another scan is not disturbed by one that was ended.
+      expect(keysOf(1, ALL)).to.deep.equal(['a', 'b', 'c', 'd']);
     });
 
     it('scans any keys in byte order', async () => {

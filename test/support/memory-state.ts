@@ -1,6 +1,12 @@
 import { byteString } from '../../common/bytes.ts';
 import type { Scheduler } from '../../common/clock.ts';
-import type { IndexedState, StateRow, StateStatistics, StateTransaction } from '../../node/storage/state.ts';
+import {
+  rowBytes,
+  type IndexedState,
+  type StateRow,
+  type StateStatistics,
+  type StateTransaction,
+} from '../../node/storage/state.ts';
 import type { KeyRange } from '../../node/storage/store.ts';
 
 interface Content {
@@ -65,15 +71,21 @@ export class MemoryState implements IndexedState {
     return bytes === undefined ? undefined : Buffer.from(bytes);
   }
 
-  scan(partition: number, { after, from, before, limit }: KeyRange): StateRow[] {
+  scan(partition: number, { after, from, before, limit, maxBytes = Infinity }: KeyRange): StateRow[] {
     const keys = [...(this.content().partitions.get(partition)?.entries() ?? [])];
+    let bytesBefore = 0;
     return keys
       .map(([key, bytes]) => ({ key: Buffer.from(key, 'latin1'), bytes: Buffer.from(bytes) }))
       .filter(({ key }) => after === undefined || Buffer.compare(key, after) > 0)
       .filter(({ key }) => from === undefined || Buffer.compare(key, from) >= 0)
       .filter(({ key }) => before === undefined || Buffer.compare(key, before) < 0)
       .sort((a, b) => Buffer.compare(a.key, b.key))
-      .slice(0, limit);
+      .slice(0, limit)
+      .filter((row) => {
+        const isWithin = bytesBefore < maxBytes;
+        bytesBefore += rowBytes(row);
+        return isWithin;
+      });
   }
 
   readAllMeta(): Map<string, Buffer> {

@@ -3,7 +3,7 @@ import type { Logger } from '../../common/log.ts';
 import type { Random } from '../../common/random.ts';
 import { digestOfRecords } from '../../node/storage/digest.ts';
 import type { StoreLimits } from '../../node/storage/limits.ts';
-import { LogStore } from '../../node/storage/log-store.ts';
+import { LogStore, type LogStoreOptions } from '../../node/storage/log-store.ts';
 import type { StateTransaction } from '../../node/storage/state.ts';
 import type { Store } from '../../node/storage/store.ts';
 import { ManualTime } from './manual-time.ts';
@@ -93,7 +93,11 @@ export class MemoryMachine {
     return this.disk.events.length - 1;
   }
 
-  async open(limits: Partial<StoreLimits> = SMALL_LIMITS, partitions = 8): Promise<LogStore> {
+  async open(
+    limits: Partial<StoreLimits> = SMALL_LIMITS,
+    partitions = 8,
+    more: Pick<LogStoreOptions, 'condemn'> = {},
+  ): Promise<LogStore> {
     const { time, random } = this;
     const scheduler = time.scheduler();
     const disk = new MemoryDisk(this.disk, scheduler);
@@ -108,6 +112,7 @@ export class MemoryMachine {
       random,
       logger: silentLogger,
       limits,
+      ...more,
     };
     return time.run(LogStore.open(options));
   }

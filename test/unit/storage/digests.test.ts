@@ -104,7 +104,7 @@ describe('the digests of a store', () => {
     damage(machine, key);
     // An older record than the damaged one: nobody can tell.
     const older = liveRecord(key, key, { ...damaged.version, wallMs: 0 });
-    await synced({ key, record: older, own: false });
+    await synced({ key, record: older, own: false, heals: true });
     const rows = await machine.time.run(store.scan(partition, { limit: 1000 }));
     expect(store.digest(partition).root, 'not sure yet').not.to.equal(digestOfRecords(rows).root);
     await machine.time.run(store.checkpoint());
@@ -128,7 +128,7 @@ describe('the digests of a store', () => {
     const begun = harmed.now;
     const second = await harmed.open();
     const record = liveRecord(key, key, { ...version, wallMs: 1 });
-    await harmed.time.run(second.apply([{ key, record, own: false }]).durable);
+    await harmed.time.run(second.apply([{ key, record, own: false, heals: true }]).durable);
     await harmed.time.advance(50);
     let replaced = 0;
     for (let at = begun; at <= harmed.now; at += 1) {
@@ -149,7 +149,8 @@ describe('the digests of a store', () => {
     for (const name of ['key-7', 'key-8', 'key-9']) {
       const key = Buffer.from(name);
       damage(machine, key);
-      await synced({ key, record: liveRecord(key, key, { wallMs: 0, counter: 1, writer: 1 }), own: false });
+      const record = liveRecord(key, key, { wallMs: 0, counter: 1, writer: 1 });
+      await synced({ key, record, own: false, heals: true });
       for (let step = 0; step < 30; step += 1) {
         store.apply([someMutation(random)]);
         await machine.time.advance(below(random, 3));

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { systemClock, systemScheduler } from '../../../common/clock.ts';
 import { systemRandom } from '../../../common/random.ts';
 import { FileDisk } from '../../../node/storage/file-disk.ts';
+import type { StoreLimits } from '../../../node/storage/limits.ts';
 import { lockDirectory } from '../../../node/storage/lock.ts';
 import type { LogStore } from '../../../node/storage/log-store.ts';
 import { openStore } from '../../../node/storage/open-store.ts';
@@ -35,9 +36,10 @@ describe('the files of a store', () => {
     await rm(directory, { recursive: true, force: true });
   });
 
-  const open = (): Promise<LogStore> =>
+  const open = (limits: Partial<StoreLimits> = {}): Promise<LogStore> =>
     openStore({
       directory,
+      limits,
       partitions: 8,
       clock: systemClock,
       scheduler: systemScheduler,
@@ -193,13 +195,57 @@ describe('the files of a store', () => {
       });
     }
 
-    it('keeps the newest two stores that were set aside', async () => {
-      for (let round = 1; round <= 4; round += 1) {
+    it('is set aside at the next start when too many of its records are damaged', async () => {
+      const keys = Array.from({ length: 20 }, (_, index) => Buffer.from(`key-${index}`));
+      let store = await open({ damagedRecords: 3 });
+      await store.load(
+        keys.map((key) => ({
+          key,
+          record: liveRecord(key, Buffer.alloc(100, 'x'), { wallMs: 1, counter: 0, writer: 1 }),
+        })),
+      );
+      await store.close();
+      const file = join(directory, 'state', 'data.mdb');
+      await writeFile(
+        file,
+        Buffer.from((await readFile(file)).toString('latin1').replaceAll('xxxx', 'xyxx'), 'latin1'),
+      );
+      store = await open({ damagedRecords: 3 });
+      const read = (key: Buffer): unknown => {
+        try {
+          return store.get(key);
+        } catch (error) {
+          return error;
+        }
+      };
+      for (const key of keys.slice(0, 3)) expect(read(key)).to.have.property('code', 'DATA_LOSS');
+      expect(read(keys[0]!), 'counted once').to.have.property('code', 'DATA_LOSS');
+      expect(store.statistics().damagedRecords).to.equal(3);
+      expect(read(keys[3]!)).to.have.property('code', 'DATA_LOSS');
+      expect(await errorOf(store.failed)).to.be.instanceOf(StoreCorrupt);
+      await store.close();
+      expect(await errorOf(open()))
+        .to.be.instanceOf(StoreCorrupt)
+        .with.property('message')
+        .that.matches(/more than 3/);
+      const target = await setAside(directory);
+      expect(await readdir(target)).to.have.members(['log', 'state', 'condemned']);
+      await using blank = await open();
+      expect(blank.get(keys[0]!)).to.equal(undefined);
+    });
+
+    it('keeps the newest four stores that were set aside', async () => {
+      for (let round = 1; round <= 6; round += 1) {
         const store = await open();
         await store.close();
         await setAside(directory);
       }
-      expect(await readdir(directory)).to.have.members(['quarantine-3', 'quarantine-4']);
+      expect(await readdir(directory)).to.have.members([
+        'quarantine-3',
+        'quarantine-4',
+        'quarantine-5',
+        'quarantine-6',
+      ]);
     });
   });
 });
