@@ -29,7 +29,10 @@ const ALWAYS_CHECKED_BYTES = 1024 * 1024 * 1024;
  *
  * @throws StoreCorrupt when the beginning is not sound; StoreUnsupported for another version of the file format.
  */
-export async function prepareLmdbFile(directory: string): Promise<void> {
+export async function prepareLmdbFile(
+  directory: string,
+  alwaysCheckedBytes = ALWAYS_CHECKED_BYTES,
+): Promise<void> {
   const file = await open(join(directory, 'data.mdb'), 'r+').catch(ignoreMissing);
   if (file === undefined) return;
   try {
@@ -47,8 +50,7 @@ export async function prepareLmdbFile(directory: string): Promise<void> {
     const wanted = (Math.max(first.lastPage, second.lastPage) + 1) * first.pageBytes;
     // The one that LMDB goes by.
     const [newest, other] = second.transaction > first.transaction ? [second, first] : [first, second];
-    if (size <= ALWAYS_CHECKED_BYTES || (await isMarked(directory)))
-      await checkLmdbPages(file, newest, other);
+    if (size <= alwaysCheckedBytes || (await isMarked(directory))) await checkLmdbPages(file, newest, other);
     if (wanted > size) await file.truncate(wanted);
   } finally {
     await file.close();
