@@ -28,7 +28,7 @@ export interface ApplyLogOptions {
   /** What recovery found, oldest first. Never appended to: a start always begins a segment of its own. */
   readonly segments: readonly Segment[];
   readonly clock: Clock;
-  readonly limits: Pick<StoreLimits, 'segmentBytes' | 'logBytes' | 'logAgeMs'>;
+  readonly limits: Pick<StoreLimits, 'segmentBytes' | 'logBytes' | 'logAgeMs' | 'logKeepMs'>;
 }
 
 /** The segment files of the apply log: writes groups, begins new segments, drops old ones. */

@@ -15,6 +15,7 @@ import {
   sealMeta,
   userName,
 } from './state-meta.ts';
+import { withinLimit } from './watchdog.ts';
 
 export interface CheckpointerOptions {
   readonly overlay: Overlay;
@@ -182,25 +183,19 @@ export class Checkpointer {
     if (layer.loaded) for (const change of records) digests.noteVisible(change);
   }
 
-  /** A state that never answers would let the log grow without end: after `commitTimeoutMs` it counts as failed. */
-  private commitMeta(records: readonly StateRecord[], meta: ReadonlyMap<string, Buffer>): Promise<void> {
+  /** A state that never answers would let the log grow without end. */
+  private async commitMeta(
+    records: readonly StateRecord[],
+    meta: ReadonlyMap<string, Buffer>,
+  ): Promise<void> {
     const { state, scheduler, limits } = this.options;
     const sealed = new Map([...meta].map(([name, value]) => [name, sealMeta(name, value)]));
-    return new Promise((resolve, reject) => {
-      const watchdog = scheduler.after(limits.commitTimeoutMs, () =>
-        reject(new Error(`the state did not commit within ${limits.commitTimeoutMs} ms`)),
-      );
-      state.commit({ records, meta: sealed }).then(
-        () => {
-          watchdog.cancel();
-          resolve();
-        },
-        (error: unknown) => {
-          watchdog.cancel();
-          reject(new Error(`the state did not commit: ${messageOf(error)}`, { cause: error }));
-        },
-      );
-    });
+    try {
+      const work = state.commit({ records, meta: sealed });
+      await withinLimit(scheduler, limits.commitTimeoutMs, work);
+    } catch (error) {
+      throw new Error(`the state did not commit: ${messageOf(error)}`, { cause: error });
+    }
   }
 }
 

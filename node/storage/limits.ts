@@ -6,6 +6,8 @@ export interface StoreLimits {
   readonly logBytes: number;
   /** Segments go when they were begun longer ago, acknowledged or not. @default 24 hours */
   readonly logAgeMs: number;
+  /** Younger segments stay when all peers have acknowledged them: a restarted node reads request ids back. @default 90 s */
+  readonly logKeepMs: number;
   /** A group stops collecting when it is larger. @default 4 MiB */
   readonly groupBytes: number;
   /** `apply` is refused while more than this waits for a sync. @default 256 MiB */
@@ -16,7 +18,7 @@ export interface StoreLimits {
   readonly checkpointMs: number;
   /** A checkpoint begins early with this many records; also the most of one transaction. @default 1000 */
   readonly checkpointRecords: number;
-  /** A transaction of the state that takes longer counts as lost, and the store fails. @default 30 s */
+  /** A sync of the log or a transaction of the state that takes longer counts as lost: the store fails. @default 30 s */
   readonly commitTimeoutMs: number;
   /** With more damaged records than this the whole store counts as corrupt. @default 100 */
   readonly damagedRecords: number;
@@ -34,6 +36,7 @@ export const DEFAULT_LIMITS: StoreLimits = {
   segmentBytes: 16 * MIB,
   logBytes: 1024 * MIB,
   logAgeMs: 24 * 3_600_000,
+  logKeepMs: 90_000,
   groupBytes: 4 * MIB,
   pendingBytes: 256 * MIB,
   overlayBytes: 64 * MIB,

@@ -33,6 +33,15 @@ export type { LogStoreOptions } from './store-parts.ts';
 /** What one step of a scrub reads at most. */
 const SCRUB_BYTES = 4 * 1024 * 1024;
 
+const NO_STATISTICS: StoreStatistics = {
+  records: 0,
+  stateBytes: 0,
+  logBytes: 0,
+  overlayBytes: 0,
+  versionConflicts: 0,
+  damagedRecords: 0,
+};
+
 /**
  * The store of a node: an apply log that is synced before anything is acknowledged, and an indexed state checkpointed
  * behind it (PROTOCOL 9-12).
@@ -55,6 +64,7 @@ export class LogStore implements Store {
   private readonly unlogged: Unlogged;
   private readonly reader: LogReader;
   private acknowledgedThrough = 0;
+  private lastStatistics = NO_STATISTICS;
   private closing: Promise<void> | undefined;
 
   private constructor(parts: StoreParts) {
@@ -258,6 +268,13 @@ export class LogStore implements Store {
   }
 
   statistics(): StoreStatistics {
+    // Metrics are read until the very end.
+    const isOpen = this.closing === undefined && this.health.failure === undefined;
+    if (isOpen) this.lastStatistics = this.readStatistics();
+    return this.lastStatistics;
+  }
+
+  private readStatistics(): StoreStatistics {
     const { records, bytes } = this.health.guard(() => this.options.state.statistics());
     return {
       records,

@@ -18,12 +18,12 @@ interface TrimmableSegment {
 
 /**
  * How many of the oldest segments can go. Never the newest, and never one that the state does not hold yet; of the
- * others those that every peer has acknowledged, and those beyond the caps, whose loss sends a peer to a comparison.
+ * others those that every peer has acknowledged and that are old enough, and those beyond the caps, whose loss sends a peer to a comparison.
  */
 export function segmentsToDrop(
   segments: readonly TrimmableSegment[],
   progress: TrimProgress,
-  caps: Pick<StoreLimits, 'logBytes' | 'logAgeMs'>,
+  caps: Pick<StoreLimits, 'logBytes' | 'logAgeMs' | 'logKeepMs'>,
 ): number {
   let bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
   let count = 0;
@@ -32,8 +32,10 @@ export function segmentsToDrop(
     if (following === undefined) break;
     const last = following.firstSequence - 1;
     if (last > progress.checkpointed) break;
-    const tooOld = progress.nowMs - following.madeAtMs > caps.logAgeMs;
-    if (last > progress.acknowledged && bytes <= caps.logBytes && !tooOld) break;
+    // Of its newest entry.
+    const ageMs = progress.nowMs - following.madeAtMs;
+    const isWanted = last > progress.acknowledged || ageMs < caps.logKeepMs;
+    if (isWanted && bytes <= caps.logBytes && ageMs <= caps.logAgeMs) break;
     bytes -= segment.bytes;
     count += 1;
   }

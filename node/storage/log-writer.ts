@@ -18,6 +18,7 @@ import type { Recovered } from './recovery.ts';
 import { cursorName } from './state-meta.ts';
 import type { StoreHealth } from './store-health.ts';
 import type { ApplyOutcome, ApplyResult, LogCursor, Mutation } from './store.ts';
+import { withinLimit } from './watchdog.ts';
 import { checkCursor, checkMeta, checkMutation } from './validation.ts';
 
 export interface LogWriterOptions {
@@ -133,7 +134,8 @@ export class LogWriter {
     const group = this.collecting();
     // The caller may go on using its buffer; this one lives on until the next checkpoint.
     const copy = Buffer.from(value);
-    group.writer.meta(this.nextSequence(group), name, copy);
+    const sequence = this.nextSequence(group);
+    this.wholly(() => group.writer.meta(sequence, name, copy));
     group.layer.meta.set(name, copy);
     this.options.overlay.grow(group.layer, copy.length);
     await group.durable;
@@ -164,6 +166,15 @@ export class LogWriter {
     return this.groups.idle();
   }
 
+  /** An entry that was begun and not ended would spoil all that follow it: nothing more may be written. */
+  private wholly(write: () => void): void {
+    try {
+      write();
+    } catch (error) {
+      throw this.options.health.fail(error);
+    }
+  }
+
   private applyOne(mutation: Mutation): Decided {
     const { key, record, own, requestId } = mutation;
     const { records, partitions, overlay, ceilings } = this.options;
@@ -182,7 +193,8 @@ export class LogWriter {
     const group = this.collecting();
     const sequence = this.nextSequence(group);
     const partition = partitionOf(key, partitions);
-    group.writer.record({ sequence, own, partition, key, record, previous: previous?.version, requestId });
+    const entry = { sequence, own, partition, key, record, previous: previous?.version, requestId };
+    this.wholly(() => group.writer.record(entry));
     overlay.put(group.layer, keyString, overlayRecord({ partition, key, keyDigest }, record, weight));
     if (own) {
       this.ownHead = sequence;
@@ -210,7 +222,8 @@ export class LogWriter {
       return layer === undefined ? undefined : this.groups.groupOf(layer);
     }
     const group = this.collecting();
-    group.writer.cursor(this.nextSequence(group), cursor);
+    const sequence = this.nextSequence(group);
+    this.wholly(() => group.writer.cursor(sequence, cursor));
     group.layer.cursors.set(name, cursor);
     this.newestCursors.set(name, cursor);
     return group;
@@ -231,7 +244,7 @@ export class LogWriter {
   }
 
   private groupSink(): GroupSink {
-    const { log, overlay, ceilings, limits, clock, health, observeSync } = this.options;
+    const { log, overlay, ceilings, limits, clock, scheduler, health, observeSync } = this.options;
     let carried: CeilingValues | undefined;
     return {
       mayBegin: () => overlay.waitingBytes <= limits.overlayBytes,
@@ -239,7 +252,8 @@ export class LogWriter {
         const buffers = group.writer.finish();
         carried = ceilings.forGroup(group.layer.through);
         const startedMs = clock.monotonicMs();
-        await log.write({ sequence: group.sequence, buffers, bytes: group.writer.bytes }, carried);
+        const work = log.write({ sequence: group.sequence, buffers, bytes: group.writer.bytes }, carried);
+        await withinLimit(scheduler, limits.commitTimeoutMs, work);
         observeSync?.(group.layer.through - group.sequence, (clock.monotonicMs() - startedMs) / 1000);
       },
       synced: (group) => {

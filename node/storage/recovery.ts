@@ -124,7 +124,7 @@ async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
       after: applied.sequence,
       onEntry: (entry) => replayed.add(entry),
     });
-    if (scan.end < bytes.length) await cutTail(disk, segment, scan.end);
+    if (following === undefined) await settleTail(disk, segment, scan.end);
     if (scan.ceilings !== undefined) ceilings = highest(ceilings, scan.ceilings);
     lastSequence = Math.max(lastSequence, scan.lastSequence ?? 0);
     cleanEnd = scan.end < bytes.length ? undefined : scan.cleanEnd;
@@ -157,14 +157,19 @@ async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
   };
 }
 
-async function cutTail(disk: Disk, segment: Segment, end: number): Promise<void> {
+/**
+ * Makes what counts of the newest segment durable, and cuts the rest. A process that was killed leaves what it had written
+ * in the page cache, synced or not: it counts from now on, others build upon it, and so it must survive a power cut.
+ */
+async function settleTail(disk: Disk, segment: Segment, end: number): Promise<void> {
   const file = await disk.open(segmentName(segment.number));
   try {
-    await file.truncate(end);
+    if (end < segment.bytes) await file.truncate(end);
     await file.sync();
   } finally {
     await file.close();
   }
+  await disk.syncDir();
   segment.bytes = end;
 }
 

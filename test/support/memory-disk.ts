@@ -28,8 +28,8 @@ export class MemoryVolume {
   readonly files = new Map<string, Inode>();
   /** Appends beyond this many bytes in all fail with ENOSPC, having written what fits. */
   capacityBytes = Number.MAX_SAFE_INTEGER;
-  /** Called before each operation; throws or returns an error to fail it. */
-  interfere: ((operation: DiskOperation, name: string) => Error | undefined) | undefined;
+  /** Called before each operation; throws or returns an error to fail it, or lets it never end. */
+  interfere: ((operation: DiskOperation, name: string) => Error | 'stuck' | undefined) | undefined;
   private inodes = 0;
 
   get usedBytes(): number {
@@ -128,6 +128,7 @@ export class MemoryDisk implements Disk {
         if (this.dead) return;
         try {
           const error = this.volume.interfere?.(operation, name);
+          if (error === 'stuck') return;
           if (error !== undefined) throw error;
           resolve(action());
         } catch (error) {

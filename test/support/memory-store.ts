@@ -24,6 +24,7 @@ export const silentLogger: Logger = {
 export const SMALL_LIMITS: Partial<StoreLimits> = {
   segmentBytes: 4096,
   logBytes: 32 * 1024,
+  logKeepMs: 0,
   groupBytes: 1500,
   overlayBytes: 4000,
   checkpointMs: 5,

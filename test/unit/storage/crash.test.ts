@@ -55,6 +55,13 @@ class Driver {
     await this.machine.time.run(Promise.all(waiting));
   }
 
+  /** Begins writes, and leaves them in whatever state they are. */
+  async leave(steps: number): Promise<void> {
+    for (let step = 0; step < steps; step += 1)
+      for (const waiting of this.step()) waiting.catch(() => undefined);
+    await this.machine.time.advance(this.below(3));
+  }
+
   private below(bound: number): number {
     return Math.floor(this.fraction() * bound);
   }
@@ -245,6 +252,25 @@ describe('a store after a crash', () => {
         machine = crashed;
         await check(machine, await machine.open(), promises, machine.now);
         machine.kill();
+      }
+    }
+  });
+
+  it('keeps its promises when power is lost after its process was killed, with writes that only memory had', async () => {
+    for (let seed = 1; seed <= 8; seed += 1) {
+      const machine = new MemoryMachine({ random: seededRandom(seed) });
+      const promises = new Promises();
+      for (let life = 0; life < 3; life += 1) {
+        const driver = new Driver(machine, await machine.open(), promises, seed * 10 + life);
+        await driver.run(15);
+        await driver.leave(5);
+        machine.kill();
+      }
+      await machine.open();
+      for (let at = machine.now; at > 0; at -= 9) {
+        const crashed = machine.crashedAt(at, fatesOf(seed * 1000 + at));
+        await check(crashed, await crashed.open(), promises, at);
+        crashed.kill();
       }
     }
   });

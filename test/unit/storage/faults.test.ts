@@ -114,9 +114,29 @@ describe('a store whose disk or state fails', () => {
     const { durable } = store.apply([put('a', 1)]);
     const checkpoint = durable.then(() => errorOf(store.checkpoint()));
     expect((await machine.time.run(errorOf(store.failed)))?.message).to.match(
-      /did not commit within 30000 ms/,
+      /did not commit: no answer within 30000 ms/,
     );
     expect((await checkpoint)?.code).to.equal('INTERNAL');
+  });
+
+  it('stops when a sync of the log never ends', async () => {
+    const machine = new MemoryMachine();
+    const store = await machine.open();
+    machine.disk.interfere = (operation) => (operation === 'sync' ? 'stuck' : undefined);
+    const { durable } = store.apply([put('a', 1)]);
+    expect((await machine.time.run(errorOf(durable)))?.message).to.match(/no answer within 30000 ms/);
+    expect((await machine.time.run(errorOf(store.failed)))?.code).to.equal('INTERNAL');
+  });
+
+  it('still answers its sizes after it has failed or was closed', async () => {
+    const machine = new MemoryMachine();
+    const store = await machine.open();
+    await machine.time.run(store.apply([put('a', 1)]).durable);
+    await machine.time.run(store.checkpoint());
+    const sizes = store.statistics();
+    expect(sizes.records).to.equal(1);
+    await machine.time.run(store.close());
+    expect(store.statistics()).to.deep.equal(sizes);
   });
 
   it('answers DATA_LOSS for a damaged record, for no other, until a peer has replaced it', async () => {
