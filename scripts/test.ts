@@ -1,7 +1,8 @@
 /**
  * Runs the test suites: `node scripts/test.ts [suite ...]`, all of them when none is named, in the order below.
  * Ends with the plain line `N passed, N failed, N skipped`. With CI=true a skipped test fails the run.
- * Arguments after `--` go to mocha, for example `npm run test:unit -- -- --grep placement`.
+ * Arguments after `--` go to mocha, for example `npm run test:unit -- -- --grep placement`; those of `SETTINGS` before it
+ * tell a suite how much to do, for example `npm run test:chaos -- --minutes 10`.
  */
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -28,6 +29,8 @@ const END_SECONDS = 60;
 const SUITES: Readonly<Record<string, Suite>> = {
   unit: { specs: ['test/unit/**/*.test.ts', 'test/contract/**/*.test.ts'], timeoutMs: 10_000 },
   integration: { specs: ['test/integration/**/*.test.ts'], timeoutMs: 120_000 },
+  chaos: { specs: ['test/chaos/**/*.test.ts'], timeoutMs: 120_000 },
+  soak: { specs: ['test/soak/**/*.test.ts'], timeoutMs: 120_000 },
   kubernetes: {
     specs: kubernetesSpecs(),
     timeoutMs: 240_000,
@@ -47,8 +50,13 @@ function kubernetesSpecs(): string[] {
   );
 }
 
+/** What a suite can be told, and the environment variable in which its tests look for it. */
+const SETTINGS: Readonly<Record<string, string>> = {
+  '--minutes': 'KVCLUSTER_MINUTES',
+};
+
 const separator = process.argv.indexOf('--');
-const named = process.argv.slice(2, separator === -1 ? undefined : separator);
+const named = withoutSettings(process.argv.slice(2, separator === -1 ? undefined : separator));
 const mochaArguments = separator === -1 ? [] : process.argv.slice(separator + 1);
 const unknown = named.filter((name) => !(name in SUITES));
 if (unknown.length > 0) {
@@ -67,6 +75,22 @@ console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped}
 const skipsFail = process.env['CI'] === 'true' && totals.skipped > 0;
 if (skipsFail) console.error('skipped tests fail the run under CI=true; their reasons stand above');
 process.exitCode = totals.failed > 0 || skipsFail ? 1 : 0;
+
+/** The other arguments; a setting takes the one after it. */
+function withoutSettings(given: readonly string[]): string[] {
+  const rest = [...given];
+  for (const [flag, variable] of Object.entries(SETTINGS)) {
+    const at = rest.indexOf(flag);
+    if (at === -1) continue;
+    const [, value] = rest.splice(at, 2);
+    if (!(Number(value) > 0)) {
+      console.error(`${flag} needs a number above 0`);
+      process.exit(2);
+    }
+    process.env[variable] = value;
+  }
+  return rest;
+}
 
 async function run(name: string): Promise<Totals> {
   const suite = SUITES[name];
