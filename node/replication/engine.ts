@@ -2,7 +2,12 @@ import type { ClusterMap } from '../../model/cluster-map.ts';
 import type { Version } from '../../model/version.ts';
 import type { GetStatusResponse } from '../../proto/gen/admin.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
-import type { PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
+import type {
+  PullRecordsRequest,
+  RecordsChunk,
+  WatchChunk,
+  WatchPartitionsRequest,
+} from '../../proto/gen/peer.ts';
 import type { PeerStream } from './transport.ts';
 
 export type Consistency = 'ONE' | 'QUORUM' | 'ALL';
@@ -65,6 +70,27 @@ export interface ScannedRecord extends LiveValue {
   readonly key: Buffer;
 }
 
+export interface WatchOperation {
+  readonly prefix: Buffer;
+  /** Where to resume; undefined: from now on. */
+  readonly token: Buffer | undefined;
+  /** Ends the stream. */
+  readonly signal: AbortSignal;
+}
+
+export interface WatchedChange {
+  readonly key: Buffer;
+  readonly version: Version;
+  /** Undefined: the key was deleted at this version, or what it was given has expired since. */
+  readonly live: LiveValue | undefined;
+}
+
+export interface WatchBatch {
+  readonly changes: readonly WatchedChange[];
+  /** Resumes after all changes so far; empty: the last one still does, with repetitions. */
+  readonly token: Buffer;
+}
+
 export interface KeyPage {
   /** In byte order, live keys only. */
   readonly keys: readonly Buffer[];
@@ -88,6 +114,12 @@ export interface KeyValueEngine {
   listKeys(operation: ListKeysOperation): Promise<KeyPage>;
   /** Live records in key order, a page at a time; read on only when the next page is asked for. */
   scan(operation: ScanOperation): AsyncIterable<readonly ScannedRecord[]>;
+  /**
+   * Changes as this node learns of them, each at least once; the versions of a key never go down. The first batch comes
+   * when everything from then on will be told, further ones at least every few seconds. Ends only by error: OUT_OF_RANGE
+   * when the token is too old, INVALID_ARGUMENT when it is none.
+   */
+  watch(operation: WatchOperation): AsyncIterable<WatchBatch>;
 }
 
 export interface ProposeResult {
@@ -123,7 +155,9 @@ export interface Replica {
   acceptStream(stream: PeerStream): void;
   /** Streams flushed records in (partition, key) order, first chunk with the head; for peers, backups and snapshots. */
   streamRecords(request: PullRecordsRequest, signal: AbortSignal): AsyncIterable<RecordsChunk>;
-  /** New operations are refused with UNAVAILABLE from now on; peers are told. */
+  /** Tells another node, for watches there, the changes of partitions that this node serves. */
+  watchPartitions(request: WatchPartitionsRequest, signal: AbortSignal): AsyncIterable<WatchChunk>;
+  /** New operations are refused with UNAVAILABLE from now on, watches end; peers are told. */
   drain(): void;
   /** Resolves when no operation is in flight. */
   idle(): Promise<void>;

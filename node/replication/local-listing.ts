@@ -40,6 +40,8 @@ export interface ListedPage {
 const SCANS_AT_ONCE = 32;
 const FEWEST_PER_SCAN = 4;
 const MOST_PER_SCAN = 256;
+/** Values that a scan copies, although only their keys are wanted, end it early. */
+const SCAN_BYTES = 64 * 1024;
 
 /**
  * Keys of this node over some partitions in byte order, tombstones and expired ones included: partitions hold their keys
@@ -131,8 +133,10 @@ class PartitionRun {
       after: this.after,
       before: this.before,
       limit: this.perScan,
+      maxBytes: SCAN_BYTES,
     });
-    this.ended = records.length < this.perScan;
+    const bytes = records.reduce((sum, { key, record }) => sum + key.length + record.bytes.length, 0);
+    this.ended = records.length < this.perScan && bytes < SCAN_BYTES;
     this.after = records.at(-1)?.key ?? this.after;
     this.next = 0;
     this.fetched = records.map(({ key, record }) => ({

@@ -6,6 +6,7 @@ import type { MapHolder } from '../cluster/map-holder.ts';
 import { judgeOwnPast, type OwnPast } from '../cluster/own-past.ts';
 import type { PeerMemories } from '../cluster/peer-memory.ts';
 import { nodeState, nodeStateToProto } from '../cluster/node-state.ts';
+import type { PartitionSet } from '../cluster/partition-set.ts';
 import type { Standing } from '../cluster/standing.ts';
 import type { Store } from '../storage/store.ts';
 import type { LogFloor } from './log-floor.ts';
@@ -18,6 +19,8 @@ export interface HelloSources {
   readonly identity: VolumeIdentity;
   readonly maps: MapHolder;
   readonly standing: Standing;
+  /** Partitions that this node would serve reads of, if its map says so. */
+  readonly served: () => PartitionSet;
   readonly store: Store;
   readonly floor: LogFloor;
   readonly memories: PeerMemories;
@@ -58,7 +61,7 @@ export function makeHello(sources: HelloSources, to: string, tail: UnsyncedTail 
     logBase: identity.logBase,
     recoveredHead: identity.recoveredHead,
     uncleanBoot: identity.uncleanBoot,
-    readable: standing.readable.toBytes(),
+    readable: sources.served().toBytes(),
   };
 }
 

@@ -22,6 +22,7 @@ export interface PeersOptions extends SessionOptions {
   readonly name: string;
   readonly maps: MapHolder;
   readonly standing: Standing;
+  readonly served: UpkeepOptions['served'];
   readonly horizonReport: UpkeepOptions['horizonReport'];
   readonly onBeat: () => void;
   /** A session has begun, and everything that came on earlier ones of the peer is synced. */

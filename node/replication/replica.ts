@@ -2,12 +2,19 @@ import { abortReason } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import type { ClusterMap } from '../../model/cluster-map.ts';
 import { sharedPartitions } from '../../model/replica-sets.ts';
-import type { PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
+import type {
+  PeerHeader,
+  PullRecordsRequest,
+  RecordsChunk,
+  WatchChunk,
+  WatchPartitionsRequest,
+} from '../../proto/gen/peer.ts';
 import { FatalError, type FatalKind } from '../cluster/fatal-error.ts';
 import { VolumeIdentity } from '../cluster/identity.ts';
 import { MapHolder } from '../cluster/map-holder.ts';
 import { missingPartitions, nodeState } from '../cluster/node-state.ts';
 import type { OwnPast } from '../cluster/own-past.ts';
+import { PartitionSet } from '../cluster/partition-set.ts';
 import { PeerMemories } from '../cluster/peer-memory.ts';
 import { Standing } from '../cluster/standing.ts';
 import type { Mutation } from '../storage/store.ts';
@@ -32,6 +39,7 @@ import type { ReplicaOptions } from './options.ts';
 import { OwnLog } from './own-log.ts';
 import { Peers } from './peers.ts';
 import { PendingWrites } from './pending-writes.ts';
+import { Probation } from './probation.ts';
 import { QuorumReader } from './quorum-reader.ts';
 import { Reads } from './reads.ts';
 import { streamRecords } from './record-stream.ts';
@@ -42,7 +50,8 @@ import { Scans } from './scan.ts';
 import { DEFAULT_REPLICATION_SETTINGS, type ReplicationSettings } from './settings.ts';
 import { isInSync, statusOf } from './status.ts';
 import { createTopology, standingOutside, type Topology } from './topology.ts';
-import type { PeerStream } from './transport.ts';
+import type { PeerAddress, PeerStream } from './transport.ts';
+import { Watches } from './watch/watches.ts';
 
 /**
  * Starts the replication of a node over an opened store: takes its identity from the volume, raises the boot counter
@@ -75,8 +84,10 @@ class RunningReplica implements Replica {
   private readonly duties: MapDuties;
   private readonly residue: Residue;
   private readonly peers: Peers;
+  private readonly probation: Probation;
   private readonly collection: Collection;
   private readonly antiEntropy: AntiEntropy;
+  private readonly watches: Watches;
   private readonly rejectFatal: (error: FatalError) => void;
   private readonly streams = new AbortController();
   private losing: Promise<void> | undefined;
@@ -109,10 +120,19 @@ class RunningReplica implements Replica {
     const hybridClock = new HybridClock({ clock, store, writer: () => identity.incarnation, ...settings });
     const pending = new PendingWrites();
     const { ownLog, standing, memories, inFlight } = this;
+    this.probation = new Probation({
+      judges: () => this.sharers('up'),
+      limitMs: settings.failureDetectionMs,
+      scheduler,
+      onOver: () => this.onStandingChanged(),
+    });
+    const nothing = new PartitionSet(store.partitions);
+    /** What this node stands by now. */
+    const serving = (partition: number): boolean => this.probation.over && standing.isReadable(partition);
     this.topology = createTopology({
       nodeId: identity.nodeId,
       partitions: store.partitions,
-      standing,
+      serving,
       map: () => this.maps.current,
       peer: (nodeId) => this.peers.session(nodeId)?.state,
     });
@@ -235,6 +255,17 @@ class RunningReplica implements Replica {
     const pages = new ClusterPages({ store, topology, clock, scheduler, metrics, remote });
     const listings = new Listings({ pages, clock });
     const scans = new Scans({ pages, clock, admit: (bytes, read) => inFlight.run(bytes, read) });
+    this.watches = new Watches({
+      ...options,
+      identity,
+      topology,
+      lowWaterMs: (partition) => collection.collector.lowWaterMs(partition),
+      horizonMs,
+      headerFor: (peer) => this.headerFor(peer),
+      call: (peer, request, signal) =>
+        options.transport.watchPartitions(this.addressOf(peer), request, signal),
+      settings: settings.watch,
+    });
     const forwarder = new Forwarder({ topology, clock, scheduler, metrics, remote });
     const local: Pick<KeyValueEngine, 'put' | 'delete' | 'get'> = {
       put: (operation) => this.coordinator.put(operation),
@@ -258,6 +289,7 @@ class RunningReplica implements Replica {
           : inFlight.run(operation.key.length, () => forwarder.get(operation)),
       listKeys: (operation) => inFlight.run(operation.maxBytes, () => listings.listKeys(operation)),
       scan: (operation) => scans.scan(operation),
+      watch: (operation) => this.watches.watch(operation),
     };
     this.peers = new Peers({
       ...options,
@@ -278,14 +310,19 @@ class RunningReplica implements Replica {
       onApplied: (key, record) => collection.note(key, record),
       onRequest: () => undefined,
       horizonMs,
+      served: () => (this.probation.over ? standing.readable : nothing),
       horizonReport: () => collection.report(),
       onBeat: () => {
         this.residue.look();
+        this.closeEmptyGaps();
         collection.beat();
         // Epochs that peers announce, and labels, change with heartbeats.
         this.antiEntropy.wake();
       },
-      onConnected: (session) => collection.onConnected(session.peer, session),
+      onConnected: (session) => {
+        collection.onConnected(session.peer, session);
+        this.probation.judged(session.peer);
+      },
       requests: new RequestHandler({
         store,
         ownLog,
@@ -312,6 +349,7 @@ class RunningReplica implements Replica {
     });
     standing.onChange(() => this.onStandingChanged());
     this.maps.onAdopted((map) => {
+      this.watches.update();
       this.coordinator.onMapAdopted();
       void this.settleInto(map);
     });
@@ -334,7 +372,9 @@ class RunningReplica implements Replica {
       },
       'replica started',
     );
+    this.watches.update();
     this.peers.start();
+    this.probation.begin();
     this.antiEntropy.start();
   }
 
@@ -361,6 +401,7 @@ class RunningReplica implements Replica {
       standing,
       topology,
       peers,
+      memories: this.memories,
       map,
       draining: this.inFlight.closed,
       wallMs: clock.wallMs(),
@@ -423,8 +464,14 @@ class RunningReplica implements Replica {
     if (ended.aborted) throw abortReason(ended);
   }
 
+  async *watchPartitions(request: WatchPartitionsRequest, signal: AbortSignal): AsyncIterable<WatchChunk> {
+    this.admitPeer(request.header);
+    yield* this.watches.serve(request, signal);
+  }
+
   drain(): void {
     this.inFlight.close('this node is draining');
+    this.watches.close('this node is draining');
     this.peers.announce();
   }
 
@@ -436,8 +483,10 @@ class RunningReplica implements Replica {
     if (this.stopped) return;
     this.stopped = true;
     this.inFlight.close('this node stops');
+    this.watches.close('this node stops');
     const comparisons = this.antiEntropy.stop();
     this.collection.stop();
+    this.probation.stop();
     this.streams.abort(new KvError('UNAVAILABLE', 'this node stops'));
     this.coordinator.abandon('this node stops');
     // The last word on how far this disk is: what a volume that comes back is measured by.
@@ -453,7 +502,9 @@ class RunningReplica implements Replica {
     if (outside !== undefined || map === undefined) return outside;
     if (!standing.begun) return `${nodeId} has no data yet`;
     const missing = missingPartitions(map, nodeId, standing).length;
-    if (missing === 0) return undefined;
+    if (missing === 0) {
+      return this.probation.over ? undefined : `${nodeId} waits for its peers to accept its volume`;
+    }
     return this.antiEntropy.reason ?? `${missing} partitions of ${nodeId} are not readable yet`;
   }
 
@@ -469,16 +520,44 @@ class RunningReplica implements Replica {
 
   /** How far the own log is durable here and at every member that keeps a partition with this node. */
   private acknowledgedBySharers(): number {
-    const { map, nodeId } = this;
-    if (map === undefined) return 0;
-    const sharers = this.topology.others.filter((other) => sharedPartitions(map, nodeId, other).length > 0);
+    if (this.map === undefined) return 0;
+    const sharers = this.sharers('with those down');
     return Math.min(this.ownLog.durableHead, ...sharers.map((other) => this.acknowledgedBy(other)));
+  }
+
+  /** Members that keep a partition with this node, with or without those that the map marks down. */
+  private sharers(which: 'up' | 'with those down'): readonly string[] {
+    const { map, nodeId } = this;
+    if (map === undefined) return [];
+    return map.members.flatMap((member) => {
+      const other = member.nodeId;
+      if (other === nodeId || (which === 'up' && member.state === 'down')) return [];
+      return sharedPartitions(map, nodeId, other).length > 0 ? other : [];
+    });
   }
 
   private acknowledgedBy(nodeId: string): number {
     const acknowledged = this.memories.get(nodeId)?.acknowledged ?? 0;
     const { fallenOffAcknowledgedNothing } = this.options.rules ?? SAFETY_RULES;
     return fallenOffAcknowledgedNothing ? acknowledged : Math.max(acknowledged, this.floor.sequence);
+  }
+
+  /** What a peer's log no longer has is of no concern to a node that shares no partition with it. */
+  private closeEmptyGaps(): void {
+    const { map, nodeId } = this;
+    if (map === undefined) return;
+    for (const session of this.peers.sessions) {
+      if (!session.hasGap || !session.mutual || sharedPartitions(map, nodeId, session.peer).length > 0)
+        continue;
+      session
+        .promote(session.state.head)
+        .catch((error: unknown) =>
+          this.options.logger.warn(
+            { peer: session.peer, error: messageOf(error) },
+            'a cursor could not be moved',
+          ),
+        );
+    }
   }
 
   /** Epoch that every member that the map does not mark down has announced; 0 when there is none. */
@@ -498,21 +577,25 @@ class RunningReplica implements Replica {
     after: PullRecordsRequest['after'],
     signal: AbortSignal,
   ): AsyncIterable<RecordsChunk> {
+    const request = { header: this.headerFor(peer), after, partitions: [...partitions] };
+    return this.options.transport.pullRecords(this.addressOf(peer), request, signal);
+  }
+
+  private addressOf(peer: string): PeerAddress {
     const address = this.peers.addressOf(peer);
     if (address === undefined) throw new KvError('UNAVAILABLE', `the address of ${peer} is not known`);
+    return address;
+  }
+
+  private headerFor(peer: string): PeerHeader {
     const { identity, map } = this;
-    const header = {
+    return {
       clusterId: identity.clusterId,
       epoch: map?.epoch ?? 0,
       sender: identity.nodeId,
       senderIncarnation: identity.incarnation,
       recipient: peer,
     };
-    return this.options.transport.pullRecords(
-      address,
-      { header, after, partitions: [...partitions] },
-      signal,
-    );
   }
 
   /** Backups and snapshots take what clients may read; peers judge for themselves what they are given. */
@@ -522,16 +605,25 @@ class RunningReplica implements Replica {
       if (this.refusal !== undefined) throw new KvError('UNAVAILABLE', this.refusal);
       return;
     }
-    if (header.recipient !== identity.nodeId) {
-      throw new KvError('FAILED_PRECONDITION', `this is ${identity.nodeId}, not ${header.recipient}`);
-    }
-    if (header.clusterId !== identity.clusterId) {
-      throw new KvError('FAILED_PRECONDITION', `this node belongs to cluster ${identity.clusterId}`);
-    }
+    this.admitPeer(header);
     // Left out without a word, they would pass for empty.
     const foreign = partitions.find((partition) => !this.topology.holds(partition));
     if (foreign !== undefined) {
       throw new KvError('UNAVAILABLE', `${identity.nodeId} does not keep partition ${foreign}`);
+    }
+  }
+
+  /** @throws KvError FAILED_PRECONDITION when a call is not meant for this node of this cluster. */
+  private admitPeer(header: PeerHeader | undefined): void {
+    const { identity } = this;
+    if (header?.recipient !== identity.nodeId) {
+      throw new KvError(
+        'FAILED_PRECONDITION',
+        `this is ${identity.nodeId}, not ${header?.recipient ?? 'nobody'}`,
+      );
+    }
+    if (header.clusterId !== identity.clusterId) {
+      throw new KvError('FAILED_PRECONDITION', `this node belongs to cluster ${identity.clusterId}`);
     }
   }
 
@@ -547,6 +639,8 @@ class RunningReplica implements Replica {
   }
 
   private onStandingChanged(): void {
+    // Before what has changed is written.
+    this.watches.update();
     this.options.logger.info(
       { state: nodeState(this.map, this.nodeId, this.standing), readable: this.standing.readable.size },
       'standing changed',

@@ -1,5 +1,6 @@
 import { type AntiEntropySettings, DEFAULT_ANTI_ENTROPY_SETTINGS } from './anti-entropy/settings.ts';
 import { type CollectionSettings, DEFAULT_COLLECTION_SETTINGS } from './horizon/collector.ts';
+import { DEFAULT_WATCH_SETTINGS, type WatchSettings } from './watch/settings.ts';
 
 /** Times and bounds of replication. */
 export interface ReplicationSettings {
@@ -27,6 +28,7 @@ export interface ReplicationSettings {
   readonly readHedgeMs: number;
   readonly antiEntropy: AntiEntropySettings;
   readonly collection: CollectionSettings;
+  readonly watch: WatchSettings;
   /** How long a peer may take to answer a question, milliseconds. */
   readonly answerMs: number;
   /** How long the copy of what peers have acknowledged may lag behind on disk, milliseconds. */
@@ -47,6 +49,7 @@ export const DEFAULT_REPLICATION_SETTINGS: ReplicationSettings = {
   readHedgeMs: 50,
   antiEntropy: DEFAULT_ANTI_ENTROPY_SETTINGS,
   collection: DEFAULT_COLLECTION_SETTINGS,
+  watch: DEFAULT_WATCH_SETTINGS,
   answerMs: 15_000,
   peerMemoryMs: 1_000,
 };

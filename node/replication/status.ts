@@ -3,6 +3,7 @@ import type { PeerStatus } from '../../proto/gen/admin.ts';
 import { StoreState } from '../../proto/gen/peer.ts';
 import type { VolumeIdentity } from '../cluster/identity.ts';
 import { nodeState, nodeStateToProto } from '../cluster/node-state.ts';
+import type { PeerMemories } from '../cluster/peer-memory.ts';
 import type { Standing } from '../cluster/standing.ts';
 import type { Topology } from './topology.ts';
 import type { Store } from '../storage/store.ts';
@@ -30,6 +31,7 @@ export interface StatusSources {
   /** What other parts report of themselves. */
   readonly reports: StatusReports;
   readonly peers: Peers;
+  readonly memories: PeerMemories;
   readonly map: ClusterMap | undefined;
   readonly draining: boolean;
   readonly wallMs: number;
@@ -85,8 +87,9 @@ function othersIn(map: ClusterMap | undefined, nodeId: string): readonly string[
   return (map?.members ?? []).map((member) => member.nodeId).filter((other) => other !== nodeId);
 }
 
-function peerStatus(nodeId: string, { peers, store }: StatusSources): PeerStatus {
+function peerStatus(nodeId: string, { peers, store, memories }: StatusSources): PeerStatus {
   const session = peers.session(nodeId);
+  const incarnation = memories.get(nodeId)?.incarnation ?? 0;
   if (session === undefined) {
     return {
       nodeId,
@@ -96,6 +99,7 @@ function peerStatus(nodeId: string, { peers, store }: StatusSources): PeerStatus
       ahead: 0,
       clockOffsetMs: 0,
       connectedTo: [],
+      incarnation,
     };
   }
   const { state, head, clockOffsetMs, connected } = session.state;
@@ -107,5 +111,6 @@ function peerStatus(nodeId: string, { peers, store }: StatusSources): PeerStatus
     ahead: Math.max(0, store.head - session.acknowledged),
     clockOffsetMs: Math.round(clockOffsetMs),
     connectedTo: [...connected],
+    incarnation,
   };
 }

@@ -1,7 +1,6 @@
 import { type ClusterMap, memberOf } from '../../model/cluster-map.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import { partitionsHeldBy, type ReplicaSets, replicaSets } from '../../model/replica-sets.ts';
-import type { Standing } from '../cluster/standing.ts';
 import type { PeerState } from './peer-state.ts';
 
 /** What operations need to know of the cluster, by the map this node holds now. */
@@ -32,7 +31,8 @@ export interface Topology {
 export interface TopologyOptions {
   readonly nodeId: string;
   readonly partitions: number;
-  readonly standing: Pick<Standing, 'isReadable'>;
+  /** Whether this node serves reads of a partition, if the map says so. */
+  readonly serving: (partition: number) => boolean;
   readonly map: () => ClusterMap | undefined;
   /** What a connected member says of itself. */
   readonly peer: (nodeId: string) => PeerState | undefined;
@@ -42,7 +42,7 @@ const NO_PARTITIONS: readonly number[] = [];
 
 /** The map as seen from this node. */
 export function createTopology(options: TopologyOptions): Topology {
-  const { nodeId, partitions, standing, map, peer } = options;
+  const { nodeId, partitions, serving, map, peer } = options;
   const setsOf = (partition: number): ReplicaSets => {
     const current = map();
     if (current === undefined) throw new RangeError('there is no map');
@@ -67,7 +67,7 @@ export function createTopology(options: TopologyOptions): Topology {
     setsOf,
     holds: (partition) => map() !== undefined && setsOf(partition).holders.includes(nodeId),
     serves: (partition) =>
-      map() !== undefined && standing.isReadable(partition) && setsOf(partition).read.includes(nodeId),
+      map() !== undefined && serving(partition) && setsOf(partition).read.includes(nodeId),
     isWritable: (other) => peer(other)?.accepting === true,
     isReadable: (other, partition) => peer(other)?.readable.has(partition) === true,
     isServing(other, partition) {

@@ -1,5 +1,11 @@
 import type { ClusterMap } from '../../model/cluster-map.ts';
-import type { PeerFrame, PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
+import type {
+  PeerFrame,
+  PullRecordsRequest,
+  RecordsChunk,
+  WatchChunk,
+  WatchPartitionsRequest,
+} from '../../proto/gen/peer.ts';
 
 /** The one stream to a peer, from either end. Frames arrive in order or the stream ends. */
 export interface PeerStream {
@@ -36,6 +42,12 @@ export interface PeerTransport {
     request: PullRecordsRequest,
     signal: AbortSignal,
   ): AsyncIterable<RecordsChunk>;
+  /** Streams changes of partitions that a peer serves (PeerService.WatchPartitions). The signal ends it. */
+  watchPartitions(
+    peer: PeerAddress,
+    request: WatchPartitionsRequest,
+    signal: AbortSignal,
+  ): AsyncIterable<WatchChunk>;
 }
 
 /** Where the peers of this node may be: DNS records of the headless Service, or a fixed list. */

@@ -1,6 +1,7 @@
 import type { Timer } from '../../common/clock.ts';
 import type { MapHolder } from '../cluster/map-holder.ts';
 import { nodeState, nodeStateToProto } from '../cluster/node-state.ts';
+import type { PartitionSet } from '../cluster/partition-set.ts';
 import type { Standing } from '../cluster/standing.ts';
 import type { Heartbeat } from '../../proto/gen/peer.ts';
 import type { PeerSession, SessionOptions } from './peer-session.ts';
@@ -8,6 +9,8 @@ import type { PeerSession, SessionOptions } from './peer-session.ts';
 export interface UpkeepOptions extends SessionOptions {
   readonly maps: MapHolder;
   readonly standing: Standing;
+  /** Partitions that this node would serve reads of, if its map says so. */
+  readonly served: () => PartitionSet;
   /** What the heartbeat says of horizons. */
   readonly horizonReport: () => Pick<Heartbeat, 'lowWaterMs' | 'label' | 'settled'>;
   /** Anything else that is to be done at every beat. */
@@ -58,7 +61,7 @@ export class Upkeep {
         accepting: !draining(),
         connected: sessions().map(({ peer }) => peer),
         durableHead: ownLog.durableHead,
-        readable: standing.readable.toBytes(),
+        readable: this.options.served().toBytes(),
         ...horizonReport(),
       },
     });

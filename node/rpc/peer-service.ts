@@ -1,5 +1,11 @@
 import { KvError } from '../../common/errors.ts';
-import { PeerService, type PullRecordsRequest, type RecordsChunk } from '../../proto/gen/peer.ts';
+import {
+  PeerService,
+  type PullRecordsRequest,
+  type RecordsChunk,
+  type WatchChunk,
+  type WatchPartitionsRequest,
+} from '../../proto/gen/peer.ts';
 import type { Replica } from '../replication/engine.ts';
 import {
   bytesMethod,
@@ -17,10 +23,11 @@ import { asKvError, statusOf } from './status-codes.ts';
 export const peerServiceDefinition = {
   exchange: bytesMethod(PeerService.exchange.path),
   pullRecords: tolerantMethod(PeerService.pullRecords),
+  watchPartitions: tolerantMethod(PeerService.watchPartitions),
 } satisfies ServiceDefinition;
 
 export interface PeerServiceOptions {
-  readonly replica: Pick<Replica, 'acceptStream' | 'streamRecords'>;
+  readonly replica: Pick<Replica, 'acceptStream' | 'streamRecords' | 'watchPartitions'>;
   /** Number of hash partitions. */
   readonly partitions: number;
   /** Largest frame taken from a peer. */
@@ -44,6 +51,14 @@ export function createPeerService(options: PeerServiceOptions): UntypedServiceIm
         checkPeerHeader(request);
         checkRecordsRequest(request, partitions);
         return replica.streamRecords(request, signal);
+      },
+    ),
+    watchPartitions: streamHandler<WatchPartitionsRequest, WatchChunk>(
+      PeerService.watchPartitions.path,
+      handlers,
+      (request, { signal }) => {
+        checkPeerHeader(request);
+        return replica.watchPartitions(request, signal);
       },
     ),
   };

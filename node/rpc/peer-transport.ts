@@ -1,10 +1,23 @@
-import { CallFailure, callStream, channelOptions, plaintext } from '../../client/grpc.ts';
+import {
+  CallFailure,
+  callStream,
+  channelOptions,
+  type ClientReadableStream,
+  plaintext,
+} from '../../client/grpc.ts';
 import { proofMetadata } from '../../client/proof-metadata.ts';
 import { PROOF_METADATA, proveCall } from '../../common/call-proof.ts';
 import type { Clock, Scheduler, Timer } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import type { Random } from '../../common/random.ts';
-import { PeerClient, PeerService, type PullRecordsRequest, type RecordsChunk } from '../../proto/gen/peer.ts';
+import {
+  PeerClient,
+  PeerService,
+  type PullRecordsRequest,
+  type RecordsChunk,
+  type WatchChunk,
+  type WatchPartitionsRequest,
+} from '../../proto/gen/peer.ts';
 import type { PeerAddress, PeerStream, PeerTransport } from '../replication/transport.ts';
 import {
   Client,
@@ -60,17 +73,36 @@ export class GrpcPeerTransport implements PeerTransport {
     return stream;
   }
 
-  async *pullRecords(
+  pullRecords(
     peer: PeerAddress,
     request: PullRecordsRequest,
     signal: AbortSignal,
   ): AsyncGenerator<RecordsChunk, void, undefined> {
+    const { path } = PeerService.pullRecords;
+    return this.stream(peer, path, (client, proof) => client.pullRecords(request, proof), signal);
+  }
+
+  watchPartitions(
+    peer: PeerAddress,
+    request: WatchPartitionsRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<WatchChunk, void, undefined> {
+    const { path } = PeerService.watchPartitions;
+    return this.stream(peer, path, (client, proof) => client.watchPartitions(request, proof), signal);
+  }
+
+  private async *stream<Response>(
+    peer: PeerAddress,
+    method: string,
+    start: (client: PeerClient, proof: Metadata) => ClientReadableStream<Response>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Response, void, undefined> {
     const client = new PeerClient(hostPort(peer.host, peer.port), plaintext(), ownChannel());
     try {
       for (let attempt = 0; ; attempt += 1) {
-        const metadata = this.proof(peer, PeerService.pullRecords.path);
+        const proof = this.proof(peer, method);
         try {
-          yield* callStream(() => client.pullRecords(request, metadata), signal);
+          yield* callStream(() => start(client, proof), signal);
           return;
         } catch (error) {
           if (!(error instanceof CallFailure)) throw error;

@@ -29,7 +29,7 @@ export function checkRecordsRequest(
  *
  * @throws KvError INVALID_ARGUMENT.
  */
-export function checkPeerHeader({ header }: PullRecordsRequest): void {
+export function checkPeerHeader({ header }: Pick<PullRecordsRequest, 'header'>): void {
   if (header === undefined) throw invalid('the header is missing');
   const problem = problemWithHeader(header);
   if (problem !== undefined) throw invalid(`bad header: ${problem}`);

@@ -63,6 +63,8 @@ export interface PeerStatus {
   clockOffsetMs: number;
   /** Peers that this peer reports as connected. */
   connectedTo: string[];
+  /** The incarnation of the peer that this node last accepted; 0: none. */
+  incarnation: number;
 }
 
 export interface GetStatusResponse {
@@ -382,7 +384,16 @@ export const VolumeIdentity: MessageFns<VolumeIdentity> = {
 };
 
 function createBasePeerStatus(): PeerStatus {
-  return { nodeId: "", connected: false, state: 0, behind: 0, ahead: 0, clockOffsetMs: 0, connectedTo: [] };
+  return {
+    nodeId: "",
+    connected: false,
+    state: 0,
+    behind: 0,
+    ahead: 0,
+    clockOffsetMs: 0,
+    connectedTo: [],
+    incarnation: 0,
+  };
 }
 
 export const PeerStatus: MessageFns<PeerStatus> = {
@@ -407,6 +418,9 @@ export const PeerStatus: MessageFns<PeerStatus> = {
     }
     for (const v of message.connectedTo) {
       writer.uint32(58).string(v!);
+    }
+    if (message.incarnation !== 0) {
+      writer.uint32(64).uint64(message.incarnation);
     }
     return writer;
   },
@@ -478,6 +492,14 @@ export const PeerStatus: MessageFns<PeerStatus> = {
             }
 
             message.connectedTo.push(reader.string());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.incarnation = longToNumber(reader.uint64());
             continue;
           }
         }

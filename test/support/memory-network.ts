@@ -1,5 +1,11 @@
-import { PeerFrame, PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
-import type { Scheduler } from '../../common/clock.ts';
+import {
+  PeerFrame,
+  PullRecordsRequest,
+  RecordsChunk,
+  WatchChunk,
+  WatchPartitionsRequest,
+} from '../../proto/gen/peer.ts';
+import { abortReason, type Scheduler } from '../../common/clock.ts';
 import type { Replica } from '../../node/replication/engine.ts';
 import type {
   PeerAddress,
@@ -29,6 +35,7 @@ export class MemoryNetwork {
   private readonly processes = new Map<string, Process>();
   private readonly cuts = new Set<string>();
   private readonly connections = new Set<Connection>();
+  private readonly watches = new Set<WatchCall>();
 
   constructor(scheduler: Scheduler) {
     this.scheduler = scheduler;
@@ -45,6 +52,9 @@ export class MemoryNetwork {
     if (process !== undefined) process.alive = false;
     this.processes.delete(name);
     for (const connection of this.connections) connection.abandon(name);
+    for (const { to, fail } of this.watches) {
+      if (to === name) this.later(() => fail(new Error(`${name} is gone`)));
+    }
   }
 
   /** Nothing passes between the two any more. */
@@ -79,6 +89,7 @@ export class MemoryNetwork {
     return {
       connect: (peer) => this.connect(name, peer),
       pullRecords: (peer, request, signal) => this.pull(name, peer, request, signal),
+      watchPartitions: (peer, request, signal) => this.watch(name, peer.host, request, signal),
     };
   }
 
@@ -132,6 +143,50 @@ export class MemoryNetwork {
       yield RecordsChunk.decode(RecordsChunk.encode(chunk).finish());
     }
   }
+
+  /** A cut holds what is under way, as TCP would; a process that is gone ends the call. */
+  private async *watch(
+    from: string,
+    to: string,
+    request: WatchPartitionsRequest,
+    signal: AbortSignal,
+  ): AsyncIterable<WatchChunk> {
+    const process = this.processes.get(to);
+    if (process === undefined) throw new Error(`nobody answers at ${to}`);
+    const broken = Promise.withResolvers<never>();
+    broken.promise.catch(() => undefined);
+    const call: WatchCall = { to, fail: broken.reject };
+    const onAbort = (): void => broken.reject(abortReason(signal));
+    signal.addEventListener('abort', onAbort, { once: true });
+    this.watches.add(call);
+    const ended = new AbortController();
+    const passage = async (): Promise<void> => {
+      do await Promise.race([new Promise<void>((resolve) => this.later(resolve)), broken.promise]);
+      while (this.isCut(from, to) || this.isCut(to, from));
+    };
+    const wire = WatchPartitionsRequest.decode(WatchPartitionsRequest.encode(request).finish());
+    const chunks = process.replica.watchPartitions(wire, ended.signal)[Symbol.asyncIterator]();
+    try {
+      await passage();
+      for (;;) {
+        const next: IteratorResult<WatchChunk, unknown> = await Promise.race([chunks.next(), broken.promise]);
+        await passage();
+        if (next.done === true) return;
+        yield WatchChunk.decode(WatchChunk.encode(next.value).finish());
+      }
+    } finally {
+      this.watches.delete(call);
+      signal.removeEventListener('abort', onAbort);
+      ended.abort(new Error('the caller has gone'));
+      chunks.return?.().catch(() => undefined);
+    }
+  }
+}
+
+/** A call of WatchPartitions that is under way. */
+interface WatchCall {
+  readonly to: string;
+  readonly fail: (error: Error) => void;
 }
 
 class Connection {

@@ -119,6 +119,7 @@ export function peersOf(nodeId: string, cut: readonly string[]): GetStatusRespon
       ahead: 0,
       clockOffsetMs: 0,
       connectedTo: members.filter((third) => third !== other),
+      incarnation: 1,
     }));
 }
 

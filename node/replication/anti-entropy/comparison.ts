@@ -138,7 +138,6 @@ export class Comparison {
   ): Promise<Map<number, OpenPartition>> {
     const open = new Map<number, OpenPartition>();
     if (partitions.length === 0) return open;
-    await this.followHorizons(partitions);
     const digests = await this.ask(partitions, true);
     for (const { partition, horizonMs } of digests.values()) this.peerHorizons.set(partition, horizonMs);
     await this.followHorizons(partitions);

@@ -6,6 +6,7 @@ import { holdsPartition, replicaSets } from '../../../model/replica-sets.ts';
 import { compareVersions } from '../../../model/version.ts';
 import { ReadResult_Outcome, type ReadResult } from '../../../proto/gen/peer.ts';
 import { decodeRecord } from '../../storage/record.ts';
+import { abortablePeer } from './abortable-peer.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
 import { applyReceived, isDataLoss, type SentRecord } from './received-records.ts';
 import type { ClusterView, Surroundings } from './surroundings.ts';
@@ -43,7 +44,7 @@ export class Healer {
       const some = keys.slice(at, at + settings.fetchKeys);
       const found = some.filter((key) => this.isDamaged(key)).map((key) => this.unanswered(key));
       for (const peer of this.options.peers()) {
-        await this.ask(peer, found);
+        await this.ask(abortablePeer(peer, signal), found);
         if (signal.aborted) throw abortReason(signal);
       }
       const enough = found.filter((entry) => entry.answers >= this.needed(entry.partition));

@@ -84,7 +84,7 @@ export class LeafMerge {
 
   private async mergePage({ items, through, horizonMs }: Omit<LeafReply, 'id'>): Promise<void> {
     for (const item of items) {
-      await this.ownUpTo(item.key, horizonMs);
+      await this.ownWhile((key) => Buffer.compare(key, item.key) < 0, horizonMs);
       const own = await this.own.peek();
       if (own?.key.equals(item.key) === true) {
         this.own.take();
@@ -93,19 +93,15 @@ export class LeafMerge {
         await this.onlyThere(item);
       }
     }
-    await this.ownUpTo(through, horizonMs);
-    // The last key of a page need not be one that was listed.
-    const own = await this.own.peek();
-    if (own === undefined || through?.equals(own.key) !== true) return;
-    this.own.take();
-    await this.onlyHere(own, horizonMs);
+    // All that belong to this page: what the next one says of the horizon does not count for them.
+    await this.ownWhile((key) => through === undefined || Buffer.compare(key, through) <= 0, horizonMs);
   }
 
-  /** Own records before a key, which the peer does not have; undefined: all that are left. */
-  private async ownUpTo(before: Buffer | undefined, horizonMs: number): Promise<void> {
+  /** Own records that the peer does not have. */
+  private async ownWhile(belongs: (key: Buffer) => boolean, horizonMs: number): Promise<void> {
     for (;;) {
       const own = await this.own.peek();
-      if (own === undefined || (before !== undefined && Buffer.compare(own.key, before) >= 0)) return;
+      if (own === undefined || !belongs(own.key)) return;
       this.own.take();
       await this.onlyHere(own, horizonMs);
     }

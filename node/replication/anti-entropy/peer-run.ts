@@ -1,4 +1,5 @@
 import { sharedPartitions } from '../../../model/replica-sets.ts';
+import { abortablePeer } from './abortable-peer.ts';
 import type { Claims } from './claims.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
 import { Comparison, type PartitionOutcome } from './comparison.ts';
@@ -38,9 +39,10 @@ export class PeerRun {
   private readonly outcomes = new Map<number, PartitionOutcome['kind']>();
 
   constructor(surroundings: Surroundings, options: PeerRunOptions) {
-    const { peer, signal, blank, pace } = options;
+    const { signal, blank, pace } = options;
+    const peer = abortablePeer(options.peer, signal);
     this.surroundings = surroundings;
-    this.options = options;
+    this.options = { ...options, peer };
     this.comparison = new Comparison(surroundings, {
       peer,
       signal,
@@ -52,8 +54,8 @@ export class PeerRun {
   /** @throws when the peer is gone, or the run was aborted. */
   async execute(): Promise<PeerRunResult> {
     const { peer } = this.options;
-    // What a newer map adds while the run goes on belongs to it: the peer's log has it before the head of the run.
-    for (let fresh = this.fresh(); fresh.length > 0; fresh = this.fresh()) await this.compare(fresh);
+    await this.compare(this.shared());
+    // By the map of now: what it has added meanwhile was not compared, and the next run does it.
     const kinds = this.shared().map((partition) => this.outcomes.get(partition));
     const full = kinds.every((kind) => kind === 'complete');
     if (full && peer.fellOff) await peer.promote(this.comparison.head);
@@ -97,9 +99,5 @@ export class PeerRun {
   private shared(): readonly number[] {
     const { map, nodeId } = this.surroundings.cluster;
     return map === undefined ? [] : sharedPartitions(map, nodeId, this.options.peer.nodeId);
-  }
-
-  private fresh(): readonly number[] {
-    return this.shared().filter((partition) => !this.outcomes.has(partition));
   }
 }

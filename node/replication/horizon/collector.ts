@@ -67,13 +67,15 @@ const NO_PARTITIONS: readonly number[] = [];
 export class Collector {
   private readonly options: CollectorOptions;
   private readonly purger: Purger;
+  private readonly lowWater: Float64Array;
   private reason = '';
   private raising = false;
   private stopped = false;
 
   constructor(options: CollectorOptions) {
     this.options = options;
-    const { horizons, settings } = options;
+    const { horizons, settings, store } = options;
+    this.lowWater = new Float64Array(store.partitions);
     this.purger = new Purger({
       ...options,
       ...settings,
@@ -95,6 +97,10 @@ export class Collector {
       wallMs: options.clock.wallMs(),
     });
     const freezes = held.map((partition) => verdict.freezeOf(partition));
+    for (const [index, partition] of held.entries()) {
+      if (freezes[index] !== undefined) continue;
+      this.lowWater[partition] = Math.max(this.lowWater[partition] ?? 0, verdict.lowWaterMs);
+    }
     this.raiseTo(
       verdict,
       held.filter((_partition, index) => freezes[index] === undefined),
@@ -102,6 +108,14 @@ export class Collector {
     this.explain(freezes, verdict.slow);
     this.measure(freezes);
     this.purger.wake(held);
+  }
+
+  /**
+   * Every version of the partition with a lower wall clock is held by all its replicas, whoever wrote it, and none will be
+   * minted below, milliseconds; 0: not known. What its horizon would be without its age; once said it holds for ever.
+   */
+  lowWaterMs(partition: number): number {
+    return this.lowWater[partition] ?? 0;
   }
 
   /** Lowest horizon that counts for a partition held here, milliseconds since 1970; 0: none. */

@@ -60,6 +60,8 @@ export interface Freeze {
 export interface CollectionVerdict {
   /** How far the horizon of every partition may rise that is not frozen, milliseconds. */
   readonly targetMs: number;
+  /** Every lower version of a partition that is not frozen is held by all its replicas, milliseconds; 0: not known. */
+  readonly lowWaterMs: number;
   /** Undefined when the partition's horizon may rise to the target. Only for partitions that this node holds. */
   readonly freezeOf: (partition: number) => Freeze | undefined;
   /** What keeps the target itself back, although nothing is frozen. */
@@ -82,7 +84,8 @@ export function judgeCollection(view: CollectionView): CollectionVerdict {
   const targetMs = Number.isFinite(reached) ? Math.max(0, Math.floor(reached) * stepMs) : 0;
   const slow =
     wallMs - lowest.lowWaterMs > slowMs ? unacknowledged(lowest.member, lowest.lowWaterMs) : undefined;
-  return { targetMs, slow, freezeOf: (partition) => freezeOf(view, partition) };
+  const { lowWaterMs } = lowest;
+  return { targetMs, lowWaterMs, slow, freezeOf: (partition) => freezeOf(view, partition) };
 }
 
 function freezeOf(view: CollectionView, partition: number): Freeze | undefined {
@@ -112,7 +115,7 @@ function freezeOf(view: CollectionView, partition: number): Freeze | undefined {
 }
 
 function frozen(freeze: Freeze): CollectionVerdict {
-  return { targetMs: 0, slow: undefined, freezeOf: () => freeze };
+  return { targetMs: 0, lowWaterMs: 0, slow: undefined, freezeOf: () => freeze };
 }
 
 function disconnected(member: string, sinceMs: number | undefined): Freeze {

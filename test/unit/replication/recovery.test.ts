@@ -5,7 +5,7 @@ import { StoreState } from '../../../proto/gen/peer.ts';
 import { ReplicaCluster } from '../../support/replica-cluster.ts';
 
 /** Segments of a few kilobytes and a log of a few of them: peers fall off soon. */
-const SHORT_LOG = { segmentBytes: 2048, logBytes: 6144, checkpointMs: 20 };
+const SHORT_LOG = { segmentBytes: 2048, logBytes: 6144, checkpointMs: 20, logKeepMs: 0 };
 
 async function allEqual(cluster: ReplicaCluster): Promise<readonly string[]> {
   await cluster.time.advance(1000);
@@ -31,18 +31,22 @@ describe('a member that comes back', () => {
 
   afterEach(() => cluster.end());
 
-  it('serves at once from its own volume when nobody else is there', async () => {
+  it('serves from its own volume when nobody else comes for the time of a failure detection', async () => {
     cluster = new ReplicaCluster(3);
     await cluster.begin();
     await cluster.put(0, 'a', '1', { consistency: 'ALL' });
     for (const index of [0, 1, 2]) cluster.kill(index);
     await cluster.start(1);
+    expect(cluster.replica(1).notReadyReason).to.match(/waits for its peers to accept its volume/);
+    const early: unknown = await cluster.get(1, 'a', 'ONE').catch((error: unknown) => error);
+    expect(early).to.be.instanceOf(KvError).with.property('code', 'UNAVAILABLE');
+    await cluster.time.advance(2000);
     expect(cluster.replica(1).notReadyReason).to.equal(undefined);
     expect(await cluster.get(1, 'a', 'ONE')).to.equal('1');
   });
 
   it('catches up from the logs of the others, and they drop what everybody has', async () => {
-    cluster = new ReplicaCluster(3, { limits: { segmentBytes: 2048, checkpointMs: 20 } });
+    cluster = new ReplicaCluster(3, { limits: { segmentBytes: 2048, checkpointMs: 20, logKeepMs: 0 } });
     await cluster.begin();
     await cluster.stop(2);
     await writeMany(cluster, 0, 60, 'a');
@@ -73,6 +77,8 @@ describe('a member that comes back', () => {
     expect(cluster.store(0).logStart).to.be.greaterThan(0);
     await cluster.start(2);
     // Everything it ever acknowledged is here.
+    await cluster.connected();
+    await cluster.time.advance(100);
     expect(cluster.replica(2).notReadyReason).to.equal(undefined);
     expect(await cluster.get(2, 'only-early', 'ONE')).to.equal('x');
     expect(await allEqual(cluster)).to.have.length(41);

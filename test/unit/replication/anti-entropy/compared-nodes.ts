@@ -202,6 +202,8 @@ export class DirectPeer implements ComparablePeer {
   /** Called before each answer reaches the asker; may throw. */
   after: (question: Question) => Promise<void> | void = () => undefined;
   readonly asked: Question[] = [];
+  /** Partitions whose record stream was asked for. */
+  readonly pulled: number[] = [];
   private readonly from: ComparedNode;
   readonly to: ComparedNode;
 
@@ -254,6 +256,7 @@ export class DirectPeer implements ComparablePeer {
     after: RecordPosition | undefined,
     signal: AbortSignal,
   ): ReturnType<ComparablePeer['pull']> {
+    this.pulled.push(...partitions);
     const chunks = streamRecords(
       {
         store: this.to.store,

@@ -268,6 +268,7 @@ describe('a comparison', () => {
     const { outcomes } = await compare(cluster, peer);
     expect(kinds({ outcomes, head: 0 })).to.deep.equal(['refused']);
     expect(await cluster.node(0).contents()).to.have.length(40);
+    expect(cluster.node(0).counters.get('pushed_records')).to.equal(undefined);
   });
 
   it('is not begun with a peer that has yet to fill the partition', async () => {
@@ -398,6 +399,24 @@ describe('a comparison and horizons', () => {
     )(peer.digests.bind(peer));
     await compare(cluster, peer);
     expect(await cluster.node(0).contents()).to.have.length(2);
+  });
+
+  it('sends a record with the horizon from before it was read', async () => {
+    // Purged at the peer, and about to be purged here: what is read here just before must not bring it back there.
+    await cluster.node(0).write({ key: K, wallMs: 10, value: 'ghost' }, { key: L, wallMs: 60, value: 'x' });
+    await cluster.node(1).write({ key: M, wallMs: 70, value: 'y' });
+    cluster.node(1).horizonsMs.set(0, 50);
+    cluster.node(0).surroundings.horizons.follow = () => Promise.resolve();
+    const { store } = cluster.node(0);
+    const scan = store.scan.bind(store);
+    store.scan = async (partition, range) => {
+      const records = await scan(partition, range);
+      cluster.node(0).horizonsMs.set(partition, 50);
+      return records;
+    };
+    await compare(cluster, peer);
+    Reflect.deleteProperty(store, 'scan');
+    expect(await cluster.node(1).contents()).to.deep.equal([`${L}@60=x`, `${M}@70=y`].sort());
   });
 
   it('of a filling replica removes what its source has purged, and brings what is newer', async () => {

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { decodeLeaves, LeafSet } from '../../../../node/replication/anti-entropy/leaf-set.ts';
+import { PartitionPages } from '../../../../node/replication/anti-entropy/partition-pages.ts';
 import { digestKey, digestOfRecords, leafOf } from '../../../../node/storage/digest.ts';
 import type { LeafReply } from '../../../../proto/gen/peer.ts';
 import {
@@ -115,5 +116,31 @@ describe('answers to a comparing peer', () => {
   it('give no leaves of more partitions at once than fit into a frame', async () => {
     const { digests: found } = await digests(new Array<number>(600).fill(0), true);
     expect(found.length).to.be.at.most(PARTITIONS);
+  });
+});
+
+describe('pages of a partition', () => {
+  it('leave out nothing between the last record of a full page and a damaged one beyond it', async () => {
+    // A store may have looked further than what it gives.
+    const keys = Array.from({ length: 60 }, (_, number) => `key-${String(number).padStart(2, '0')}`);
+    const record = recordOf({ key: 'any', wallMs: 1, value: 'v' });
+    const pages = new PartitionPages(
+      {
+        scan: (_partition, { after, limit, onDamaged }) => {
+          const left = keys.filter((key) => after === undefined || key > after.toString());
+          onDamaged?.(Buffer.from('key-50'));
+          const sound = left.filter((key) => key !== 'key-50').slice(0, limit);
+          return Promise.resolve(sound.map((key) => ({ key: Buffer.from(key), record })));
+        },
+      },
+      0,
+      { after: undefined, pageBytes: 1 },
+    );
+    const seen: string[] = [];
+    for (let rows = await pages.next(); rows !== undefined; rows = await pages.next()) {
+      seen.push(...rows.map(({ key }) => key.toString()));
+      if (seen.length > 100) break;
+    }
+    expect(seen).to.deep.equal(keys);
   });
 });
