@@ -10,6 +10,9 @@ import {
   type PullRecordsRequest,
   type RecordsChunk,
   Refusal_Reason,
+  type WatchChunk,
+  type WatchPartitionsRequest,
+  WatchPartitionsRequest_Start,
 } from '../../proto/gen/peer.ts';
 import type { PeerStream } from '../../node/replication/transport.ts';
 import {
@@ -44,6 +47,7 @@ interface ServerEnd extends AsyncDisposable {
 async function serve(
   accept: (stream: PeerStream) => void,
   records: readonly RecordsChunk[] = [],
+  watched: readonly WatchChunk[] = [],
 ): Promise<ServerEnd> {
   const refusals: string[] = [];
   const accepted: PeerStream[] = [];
@@ -66,6 +70,10 @@ async function serve(
     // eslint-disable-next-line @typescript-eslint/require-await
     async *streamRecords(): AsyncGenerator<RecordsChunk> {
       yield* records;
+    },
+    // eslint-disable-next-line @typescript-eslint/require-await
+    async *watchPartitions(): AsyncGenerator<WatchChunk> {
+      yield* watched;
     },
   };
   const handlers = {
@@ -365,6 +373,32 @@ describe('peer transport over gRPC', () => {
     expect(chunks).to.deep.equal([chunk]);
   });
 
+  const watchRequest: WatchPartitionsRequest = {
+    header,
+    prefix: Buffer.alloc(0),
+    start: WatchPartitionsRequest_Start.NOW,
+    incarnation: 0,
+    sequence: 0,
+    marks: [{ partitions: Buffer.from([1]), markMs: 5 }],
+  };
+
+  it('streams changes of partitions', async () => {
+    const chunk: WatchChunk = {
+      incarnation: 1,
+      sequence: 9,
+      records: [{ key: Buffer.from('k'), record: Buffer.from('r') }],
+      marks: [],
+    };
+    await using server = await serve(echo, [], [chunk]);
+    const peer = { nodeId: 'b', host: HOST, port: server.port };
+    const { signal } = new AbortController();
+    expect(await collect(transport().watchPartitions(peer, watchRequest, signal))).to.deep.equal([chunk]);
+    const headless = collect(
+      transport().watchPartitions(peer, { ...watchRequest, header: undefined }, signal),
+    );
+    expect(await headless.catch((error: unknown) => error)).to.include({ code: 'INVALID_ARGUMENT' });
+  });
+
   describe('proofs', () => {
     it('refuses a peer with another secret', async () => {
       await using server = await serve(echo);
@@ -376,7 +410,9 @@ describe('peer transport over gRPC', () => {
       const request = { header, after: undefined, partitions: [] };
       const pulled = collect(stranger.pullRecords(peer, request, new AbortController().signal));
       expect(await pulled.catch((error: unknown) => error)).to.include({ code: 'UNAUTHENTICATED' });
-      expect(server.refusals).to.deep.equal(['bad-proof', 'bad-proof']);
+      const watched = collect(stranger.watchPartitions(peer, watchRequest, new AbortController().signal));
+      expect(await watched.catch((error: unknown) => error)).to.include({ code: 'UNAUTHENTICATED' });
+      expect(server.refusals).to.deep.equal(['bad-proof', 'bad-proof', 'bad-proof']);
       expect(server.accepted).to.have.length(0);
     });
 

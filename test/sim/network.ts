@@ -1,5 +1,11 @@
 import { KvError } from '../../common/errors.ts';
-import { type PeerFrame, PullRecordsRequest, RecordsChunk } from '../../proto/gen/peer.ts';
+import {
+  type PeerFrame,
+  PullRecordsRequest,
+  RecordsChunk,
+  WatchChunk,
+  WatchPartitionsRequest,
+} from '../../proto/gen/peer.ts';
 import type { Replica } from '../../node/replication/engine.ts';
 import type { PeerAddress, PeerStream, PeerTransport } from '../../node/replication/transport.ts';
 import type { Dice } from './dice.ts';
@@ -16,6 +22,16 @@ export interface Host {
   readonly replica: Replica;
   /** Of the machine. */
   readonly monotonicMs: () => number;
+}
+
+/** A call whose answer comes in parts, each of them through the real encoding. */
+interface StreamedCall<Chunk> {
+  readonly begin: (replica: Replica, ended: AbortSignal) => AsyncIterable<Chunk>;
+  readonly codec: {
+    encode(chunk: Chunk): { finish(): Uint8Array };
+    decode(bytes: Uint8Array): Chunk;
+  };
+  readonly signal: AbortSignal;
 }
 
 /** Who makes a request, and how long it waits for the answer. */
@@ -108,7 +124,18 @@ export class SimNetwork {
   transport(name: string, process: SimProcess): PeerTransport {
     return {
       connect: (peer) => this.connect(name, process, peer),
-      pullRecords: (peer, request, signal) => this.pull(name, process, peer, request, signal),
+      pullRecords: (peer, request, signal) => {
+        const wire = PullRecordsRequest.decode(PullRecordsRequest.encode(request).finish());
+        const begin = (replica: Replica, ended: AbortSignal): AsyncIterable<RecordsChunk> =>
+          replica.streamRecords(wire, ended);
+        return this.call(name, process, peer.host, { begin, codec: RecordsChunk, signal });
+      },
+      watchPartitions: (peer, request, signal) => {
+        const wire = WatchPartitionsRequest.decode(WatchPartitionsRequest.encode(request).finish());
+        const begin = (replica: Replica, ended: AbortSignal): AsyncIterable<WatchChunk> =>
+          replica.watchPartitions(wire, ended);
+        return this.call(name, process, peer.host, { begin, codec: WatchChunk, signal });
+      },
     };
   }
 
@@ -216,15 +243,13 @@ export class SimNetwork {
     return dialed;
   }
 
-  private async *pull(
+  private async *call<Chunk>(
     from: string,
     process: SimProcess,
-    peer: PeerAddress,
-    request: PullRecordsRequest,
-    signal: AbortSignal,
-  ): AsyncGenerator<RecordsChunk, void, undefined> {
+    to: string,
+    { begin, codec, signal }: StreamedCall<Chunk>,
+  ): AsyncGenerator<Chunk, void, undefined> {
     const { time, connectTimeoutMs } = this.options;
-    const to = peer.host;
     const call = new RemoteCall({
       time,
       local: { name: from, process },
@@ -237,12 +262,11 @@ export class SimNetwork {
     const onAbort = (): void => call.fail(new KvError('ABORTED', 'given up'));
     signal.addEventListener('abort', onAbort, { once: true });
     try {
-      const wire = PullRecordsRequest.decode(PullRecordsRequest.encode(request).finish());
-      const chunks = await call.begin((host, ended) => host.replica.streamRecords(wire, ended));
+      const chunks = await call.begin((host, ended) => begin(host.replica, ended));
       for (;;) {
         const next = await call.next(chunks);
         if (next === undefined) return;
-        yield RecordsChunk.decode(RecordsChunk.encode(next).finish());
+        yield codec.decode(codec.encode(next).finish());
       }
     } finally {
       signal.removeEventListener('abort', onAbort);
