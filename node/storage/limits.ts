@@ -20,6 +20,10 @@ export interface StoreLimits {
   readonly checkpointRecords: number;
   /** A sync of the log or a transaction of the state that takes longer counts as lost: the store fails. @default 30 s */
   readonly commitTimeoutMs: number;
+  /** Most the store may hold before `quotaExceeded`; 0: what the volume allows, which it never is above. @default 0 */
+  readonly quotaBytes: number;
+  /** Room kept for a start on a volume that is full (reserve.ts); 0: none. @default 0, 16 MiB in a data directory */
+  readonly reserveBytes: number;
   /** With more damaged records than this the whole store counts as corrupt. @default 100 */
   readonly damagedRecords: number;
   /** Newest own entries kept in memory for the peers. @default 8 MiB */
@@ -43,6 +47,8 @@ export const DEFAULT_LIMITS: StoreLimits = {
   checkpointMs: 100,
   checkpointRecords: 1000,
   commitTimeoutMs: 30_000,
+  quotaBytes: 0,
+  reserveBytes: 0,
   damagedRecords: 100,
   tailBytes: 8 * MIB,
   sequenceStep: 4096,

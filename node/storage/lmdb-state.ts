@@ -119,8 +119,8 @@ export class LmdbState implements IndexedState {
   }
 
   statistics(): StateStatistics {
-    // Counting looks through the list of free pages: once for each transaction is enough.
-    this.statisticsNow ??= translated(() => readStatistics(this.data));
+    // Once for each transaction is enough.
+    this.statisticsNow ??= translated(() => readStatistics(this.data, this.meta));
     return this.statisticsNow;
   }
 
@@ -219,10 +219,33 @@ async function causeOf(error: unknown): Promise<unknown> {
   }
 }
 
-function readStatistics(database: BinaryDatabase): StateStatistics {
-  const { entryCount, lastPageNumber, pageSize } = database.getStats() as Record<
-    'entryCount' | 'lastPageNumber' | 'pageSize',
-    number
-  >;
-  return { records: entryCount, bytes: (lastPageNumber + 1) * pageSize };
+/** What LMDB tells of a tree of pages. */
+interface TreeStatistics {
+  readonly treeBranchPageCount: number;
+  readonly treeLeafPageCount: number;
+  readonly overflowPages: number;
+}
+
+interface DatabaseStatistics extends TreeStatistics {
+  readonly entryCount: number;
+  readonly pageSize: number;
+  readonly lastPageNumber: number;
+  /** The tree of databases, and that of free pages. */
+  readonly root: TreeStatistics;
+  readonly free: TreeStatistics;
+}
+
+/** Pages before the first tree. */
+const HEAD_PAGES = 2;
+
+function readStatistics(data: BinaryDatabase, meta: BinaryDatabase): StateStatistics {
+  const ofData = data.getStats() as DatabaseStatistics;
+  const ofMeta = meta.getStats() as DatabaseStatistics;
+  const { entryCount, pageSize, lastPageNumber, root, free } = ofData;
+  const livePages = [ofData, ofMeta, root, free].reduce((sum, tree) => sum + pagesOf(tree), HEAD_PAGES);
+  return { records: entryCount, bytes: (lastPageNumber + 1) * pageSize, liveBytes: livePages * pageSize };
+}
+
+function pagesOf(tree: TreeStatistics): number {
+  return tree.treeBranchPageCount + tree.treeLeafPageCount + tree.overflowPages;
 }

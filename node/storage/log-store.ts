@@ -7,7 +7,9 @@ import { Digests } from './digests.ts';
 import { LogReader, outOfRange } from './log-reader.ts';
 import { LogWriter } from './log-writer.ts';
 import { Overlay } from './overlay.ts';
+import { Quota } from './quota.ts';
 import { Records } from './records.ts';
+import type { StateStatistics } from './state.ts';
 import { StoreHealth } from './store-health.ts';
 import { endLog, prepareParts, type LogStoreOptions, type StoreParts } from './store-parts.ts';
 import type {
@@ -37,6 +39,8 @@ const NO_STATISTICS: StoreStatistics = {
   records: 0,
   stateBytes: 0,
   logBytes: 0,
+  usedBytes: 0,
+  quotaBytes: Infinity,
   overlayBytes: 0,
   versionConflicts: 0,
   damagedRecords: 0,
@@ -62,6 +66,7 @@ export class LogStore implements Store {
   private readonly writer: LogWriter;
   private readonly checkpointer: Checkpointer;
   private readonly unlogged: Unlogged;
+  private readonly quota: Quota;
   private readonly reader: LogReader;
   private acknowledgedThrough = 0;
   private lastStatistics = NO_STATISTICS;
@@ -126,6 +131,16 @@ export class LogStore implements Store {
       health,
       scheduler,
     });
+    this.quota = new Quota({
+      ...parts,
+      limits: allLimits,
+      sizes: () => {
+        const { bytes, liveBytes } = this.stateStatistics();
+        return { stateBytes: bytes, liveBytes, logBytes: log.bytes };
+      },
+      onFailure: (error) => health.fail(error),
+    });
+    health.onFailure(() => this.quota.stop());
     this.checkpointer.wake();
   }
 
@@ -275,15 +290,21 @@ export class LogStore implements Store {
   }
 
   private readStatistics(): StoreStatistics {
-    const { records, bytes } = this.health.guard(() => this.options.state.statistics());
+    const { records, bytes } = this.stateStatistics();
     return {
       records,
       stateBytes: bytes,
       logBytes: this.log.bytes,
+      usedBytes: this.quota.usedBytes,
+      quotaBytes: this.quota.quotaBytes,
       overlayBytes: this.overlay.pendingBytes + this.overlay.waitingBytes,
       versionConflicts: this.records.versionConflicts,
       damagedRecords: this.damage.count,
     };
+  }
+
+  get quotaExceeded(): boolean {
+    return this.quota.exceeded;
   }
 
   async checkpoint(): Promise<void> {
@@ -314,9 +335,14 @@ export class LogStore implements Store {
     this.health.fail(new StoreCorrupt(reason));
   }
 
+  private stateStatistics(): StateStatistics {
+    return this.health.guard(() => this.options.state.statistics());
+  }
+
   private onCheckpoint(): void {
     this.writer.kick();
     this.trim();
+    this.quota.wake();
   }
 
   private trim(): void {
@@ -331,6 +357,7 @@ export class LogStore implements Store {
     const { health, checkpointer, writer, log } = this;
     const { ceilings, state, release } = this.options;
     health.close();
+    this.quota.stop();
     try {
       await writer.idle();
       if (health.failure === undefined) await checkpointer.flush();

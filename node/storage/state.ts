@@ -58,6 +58,8 @@ export interface StateRecord {
 
 export interface StateStatistics {
   readonly records: number;
-  /** Bytes in use on the volume. */
+  /** Bytes on the volume. */
   readonly bytes: number;
+  /** Those of them that hold something; the others are used again. */
+  readonly liveBytes: number;
 }

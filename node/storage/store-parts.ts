@@ -8,10 +8,12 @@ import type { Disk } from './disk.ts';
 import { EntryWriter } from './entry-writer.ts';
 import { DEFAULT_LIMITS, type StoreLimits } from './limits.ts';
 import { recover, type Recovered } from './recovery.ts';
+import { isNoSpace, Reserve } from './reserve.ts';
 import { STORE_ID_BYTES } from './segment.ts';
 import { APPLIED_NAME, encodeApplied, encodeIdentity, sealMeta, STORE_NAME } from './state-meta.ts';
 import type { IndexedState } from './state.ts';
 import { StoreUnsupported } from './store-errors.ts';
+import { fitted } from './volume.ts';
 
 export interface LogStoreOptions {
   /** Where the segments of the log are. */
@@ -41,7 +43,10 @@ export interface LogStoreOptions {
 /** What a running store is made of. */
 export interface StoreParts extends LogStoreOptions {
   readonly recovered: Recovered;
+  readonly storeId: Buffer;
+  /** With defaults, and such that the log fits its volume. */
   readonly allLimits: StoreLimits;
+  readonly reserve: Reserve;
   readonly log: ApplyLog;
   readonly ceilings: Ceilings;
 }
@@ -52,26 +57,46 @@ export interface StoreParts extends LogStoreOptions {
  * @throws as `LogStore.open`.
  */
 export async function prepareParts(options: LogStoreOptions): Promise<StoreParts> {
-  const limits = { ...DEFAULT_LIMITS, ...options.limits };
-  let log: ApplyLog | undefined;
   try {
-    const recovered = await recover(options.disk, options.state, limits.checkpointRecords);
-    checkPartitions(options.partitions, recovered.identity?.partitions);
-    const storeId = recovered.identity?.storeId ?? options.random.bytes(STORE_ID_BYTES);
-    const ceilings = new Ceilings(recovered.ceilings, {
-      sequence: limits.sequenceStep,
-      clockMs: limits.clockStepMs,
-    });
-    log = new ApplyLog({ ...options, storeId, segments: recovered.segments, limits });
-    await beginLog(log, ceilings, recovered.startAfter);
-    if (recovered.identity === undefined) await createState(options, storeId, ceilings);
-    return { ...options, recovered, allLimits: limits, log, ceilings };
+    const wanted = { ...DEFAULT_LIMITS, ...options.limits };
+    const allLimits = fitted(wanted, await options.disk.space());
+    const reserve = new Reserve(options.disk, allLimits);
+    const opened = await withReserve(reserve, () => openLog(options, allLimits));
+    if (opened.recovered.identity === undefined) await createState(options, opened);
+    return { ...options, ...opened, allLimits, reserve };
   } catch (error) {
-    await log?.close().catch(() => undefined);
     await options.state.close().catch(() => undefined);
     await options.release?.();
     throw error;
   }
+}
+
+/** Tries again with the room of the reserve when a volume is full. */
+async function withReserve<T>(reserve: Reserve, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    if (!isNoSpace(error) || !(await reserve.release())) throw error;
+    return open();
+  }
+}
+
+type OpenedLog = Pick<StoreParts, 'recovered' | 'log' | 'ceilings' | 'storeId'>;
+
+async function openLog(options: LogStoreOptions, limits: StoreLimits): Promise<OpenedLog> {
+  const recovered = await recover(options.disk, options.state, limits.checkpointRecords);
+  checkPartitions(options.partitions, recovered.identity?.partitions);
+  const storeId = recovered.identity?.storeId ?? options.random.bytes(STORE_ID_BYTES);
+  const steps = { sequence: limits.sequenceStep, clockMs: limits.clockStepMs };
+  const ceilings = new Ceilings(recovered.ceilings, steps);
+  const log = new ApplyLog({ ...options, storeId, segments: recovered.segments, limits });
+  try {
+    await beginLog(log, ceilings, recovered.startAfter);
+  } catch (error) {
+    await log.close().catch(() => undefined);
+    throw error;
+  }
+  return { recovered, storeId, log, ceilings };
 }
 
 function checkPartitions(wanted: number, found: number | undefined): void {
@@ -101,7 +126,7 @@ export async function endLog(log: ApplyLog, ceilings: Ceilings, lastSequence: nu
 }
 
 /** After the log: a state with an identity always has one (find-segments.ts). */
-async function createState(options: LogStoreOptions, storeId: Buffer, ceilings: Ceilings): Promise<void> {
+async function createState(options: LogStoreOptions, { storeId, log, ceilings }: OpenedLog): Promise<void> {
   const applied = {
     sequence: 0,
     head: 0,
@@ -112,5 +137,10 @@ async function createState(options: LogStoreOptions, storeId: Buffer, ceilings: 
     [STORE_NAME, sealMeta(STORE_NAME, identity)],
     [APPLIED_NAME, sealMeta(APPLIED_NAME, encodeApplied(applied))],
   ]);
-  await options.state.commit({ records: [], meta });
+  try {
+    await options.state.commit({ records: [], meta });
+  } catch (error) {
+    await log.close().catch(() => undefined);
+    throw error;
+  }
 }

@@ -136,6 +136,10 @@ export interface StoreStatistics {
   readonly records: number;
   readonly stateBytes: number;
   readonly logBytes: number;
+  /** What counts against the quota: pages of the state that hold something, and the log. */
+  readonly usedBytes: number;
+  /** What the store may hold; changes with the room on its volume. `Infinity` before the volume was looked at. */
+  readonly quotaBytes: number;
   /** Bytes waiting for a sync, plus bytes synced but not yet checkpointed. */
   readonly overlayBytes: number;
   /** Records refused or replaced because another one had the same version: must stay 0 (PROTOCOL 2). */
@@ -228,6 +232,11 @@ export interface Store {
   /** Checks the next `limit` records of a partition of the state after a key; for a slow look over all of them. */
   scrub(partition: number, after: Buffer | undefined, limit: number): Promise<ScrubResult>;
 
+  /**
+   * The store holds more than its quota: no more puts should be taken. Stays true until there is clearly room again; deletes
+   * and removals go on meanwhile.
+   */
+  readonly quotaExceeded: boolean;
   statistics(): StoreStatistics;
   /** Resolves when everything synced so far is in the indexed state. */
   checkpoint(): Promise<void>;

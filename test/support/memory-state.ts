@@ -122,7 +122,7 @@ export class MemoryState implements IndexedState {
       records += keys.size;
       for (const [key, value] of keys) bytes += key.length + value.length;
     }
-    return { records, bytes };
+    return { records, bytes, liveBytes: bytes };
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,117 @@
+import type { Clock, Scheduler, Timer } from '../../common/clock.ts';
+import type { Logger } from '../../common/log.ts';
+import type { Disk, DiskSpace } from './disk.ts';
+import type { StoreLimits } from './limits.ts';
+import type { Reserve } from './reserve.ts';
+import { headroomBytes } from './volume.ts';
+
+/** What a store occupies. */
+export interface StoreSizes {
+  /** Of the state's file. */
+  readonly stateBytes: number;
+  /** Of its pages that are in use; the file never shrinks, and the others are used again. */
+  readonly liveBytes: number;
+  readonly logBytes: number;
+}
+
+export interface QuotaOptions {
+  readonly disk: Disk;
+  readonly reserve: Reserve;
+  readonly limits: Pick<StoreLimits, 'quotaBytes' | 'logBytes'>;
+  readonly sizes: () => StoreSizes;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly logger: Logger;
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** How often the volume is looked at, at most and while the quota is exceeded. */
+const PERIOD_MS = 1000;
+/** Making the reserve is none of the first things that a start needs. */
+const RESERVE_AFTER_MS = 5000;
+
+/**
+ * How much the store may hold: what it was told, and never more than leaves room on the volume for the log at its cap and
+ * for a headroom. Whoever writes asks `exceeded`, which stays true until there is clearly room again; the store itself
+ * refuses nothing.
+ */
+export class Quota {
+  exceeded = false;
+  /** As of the last look at the volume; `Infinity` before the first one. */
+  quotaBytes = Infinity;
+  private readonly options: QuotaOptions;
+  private readonly reserveTimer: Timer;
+  private nextLook: Timer | undefined;
+  private looking = false;
+  private lookedAtMs = -Infinity;
+  private stopped = false;
+  private mayReserve = false;
+
+  constructor(options: QuotaOptions) {
+    this.options = options;
+    this.reserveTimer = options.scheduler.after(RESERVE_AFTER_MS, () => {
+      this.mayReserve = true;
+      this.look();
+    });
+  }
+
+  get usedBytes(): number {
+    const { liveBytes, logBytes } = this.options.sizes();
+    return liveBytes + logBytes;
+  }
+
+  /** Something was written: looks at the volume unless that was done a moment ago. */
+  wake(): void {
+    if (this.options.clock.monotonicMs() - this.lookedAtMs >= PERIOD_MS) this.look();
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.reserveTimer.cancel();
+    this.nextLook?.cancel();
+  }
+
+  private look(): void {
+    if (this.stopped || this.looking) return;
+    this.looking = true;
+    this.lookedAtMs = this.options.clock.monotonicMs();
+    this.options.disk
+      .space()
+      .then((space) => this.judge(space))
+      .catch((error: unknown) => {
+        if (!this.stopped) this.options.onFailure(error);
+      })
+      .finally(() => {
+        this.looking = false;
+      });
+  }
+
+  private async judge(space: DiskSpace): Promise<void> {
+    if (this.stopped) return;
+    const { limits, sizes, reserve, scheduler, logger } = this.options;
+    const { stateBytes, liveBytes, logBytes } = sizes();
+    const headroom = headroomBytes(space);
+    const spareBytes = space.freeBytes - Math.max(0, limits.logBytes - logBytes) - headroom;
+    const usedBytes = liveBytes + logBytes;
+    const automatic = usedBytes + (stateBytes - liveBytes) + spareBytes;
+    this.quotaBytes = Math.max(
+      0,
+      Math.min(automatic, limits.quotaBytes === 0 ? Infinity : limits.quotaBytes),
+    );
+    // A margin, or the answer would change with every transaction.
+    const margin = this.exceeded ? Math.min(headroom / 4, this.quotaBytes / 20) : 0;
+    const exceeded = usedBytes > this.quotaBytes - margin;
+    if (exceeded !== this.exceeded) {
+      const values = { usedBytes, quotaBytes: this.quotaBytes, freeBytes: space.freeBytes };
+      if (exceeded) logger.error(values, 'the quota is exceeded: puts are refused until there is room again');
+      else logger.info(values, 'there is room below the quota again');
+    }
+    this.exceeded = exceeded;
+    if (exceeded) {
+      this.nextLook?.cancel();
+      this.nextLook = scheduler.after(PERIOD_MS, () => this.look());
+    } else if (this.mayReserve) {
+      await reserve.restore(space, spareBytes);
+    }
+  }
+}
