@@ -258,6 +258,7 @@ class RunningReplica implements Replica {
     this.watches = new Watches({
       ...options,
       identity,
+      standing,
       topology,
       lowWaterMs: (partition) => collection.collector.lowWaterMs(partition),
       horizonMs,

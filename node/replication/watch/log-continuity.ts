@@ -6,7 +6,9 @@ import type { Store } from '../../storage/store.ts';
 
 export interface LogContinuityOptions {
   readonly store: Store;
-  /** Whether this node is a readable replica of a partition. */
+  /** Whether this node holds everything of a partition that the map reads from it. */
+  readonly isComplete: (partition: number) => boolean;
+  /** Whether it stands by that now, which begins somewhat after a start. */
   readonly serves: (partition: number) => boolean;
   readonly logger: Logger;
 }
@@ -44,7 +46,7 @@ export class LogContinuity {
     }
   }
 
-  /** Another number after each change of what `since` says. */
+  /** Another number whenever `since` may say something else. */
   get generation(): number {
     return this.changes;
   }
@@ -56,17 +58,17 @@ export class LogContinuity {
 
   /** To be called whenever what this node serves may have changed, in the turn in which it changed. */
   update(): void {
-    const { store, serves, logger } = this.options;
+    const { store, isComplete, logger } = this.options;
     const { syncedThrough } = store;
     let changed = false;
     for (const [partition, sequence] of this.sequences.entries()) {
-      const served = serves(partition);
-      if (served === (sequence !== undefined)) continue;
-      this.sequences[partition] = served ? syncedThrough : undefined;
+      const complete = isComplete(partition);
+      if (complete === (sequence !== undefined)) continue;
+      this.sequences[partition] = complete ? syncedThrough : undefined;
       changed = true;
     }
-    if (!changed) return;
     this.changes += 1;
+    if (!changed) return;
     writeJsonMeta(store, META, FORMAT, this.stored()).catch((error: unknown) =>
       logger.warn({ error: messageOf(error) }, 'since when the log is complete could not be written'),
     );

@@ -3,6 +3,7 @@ import { KvError } from '../../../common/errors.ts';
 import type { Logger } from '../../../common/log.ts';
 import type { PeerHeader, WatchChunk, WatchPartitionsRequest } from '../../../proto/gen/peer.ts';
 import type { VolumeIdentity } from '../../cluster/identity.ts';
+import type { Standing } from '../../cluster/standing.ts';
 import type { Store } from '../../storage/store.ts';
 import type { WatchBatch, WatchOperation } from '../engine.ts';
 import { liveValue } from '../live-value.ts';
@@ -20,6 +21,7 @@ import { decodePiece, decodeRequest, encodePiece, encodeRequest } from './wire.t
 export interface WatchesOptions {
   readonly store: Store;
   readonly identity: Pick<VolumeIdentity, 'nodeId' | 'clusterId' | 'incarnation'>;
+  readonly standing: Pick<Standing, 'isReadable'>;
   readonly topology: Topology;
   /**
    * Every version of the partition with a lower wall clock is held by all its replicas, whoever wrote it, and none will be
@@ -54,9 +56,16 @@ export class Watches {
 
   /** @throws KvError FAILED_PRECONDITION when a newer version of the software wrote what is stored. */
   constructor(options: WatchesOptions) {
-    const { store, topology, scheduler, settings } = options;
+    const { store, standing, topology, scheduler, settings } = options;
     this.options = options;
-    this.continuity = new LogContinuity({ ...options, serves: (partition) => topology.serves(partition) });
+    this.continuity = new LogContinuity({
+      ...options,
+      isComplete: (partition) =>
+        standing.isReadable(partition) &&
+        topology.map !== undefined &&
+        topology.setsOf(partition).read.includes(topology.nodeId),
+      serves: (partition) => topology.serves(partition),
+    });
     this.reads = new LogReads({
       store,
       partitionOf: (key) => topology.partitionOf(key),
