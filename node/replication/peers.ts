@@ -3,7 +3,13 @@ import { messageOf } from '../../common/errors.ts';
 import type { Timer } from '../../common/clock.ts';
 import type { Random } from '../../common/random.ts';
 import { memberOf } from '../../model/cluster-map.ts';
-import { type Hello, type PeerHeader, type Refusal, Refusal_Reason } from '../../proto/gen/peer.ts';
+import {
+  type Hello,
+  type MapUpdate,
+  type PeerHeader,
+  type Refusal,
+  Refusal_Reason,
+} from '../../proto/gen/peer.ts';
 import { judgeHello } from '../cluster/handshake.ts';
 import type { MapHolder } from '../cluster/map-holder.ts';
 import type { OwnPast } from '../cluster/own-past.ts';
@@ -220,7 +226,7 @@ export class Peers {
     });
     this.opening.add(link);
     scheduler.after(settings.handshakeMs, () => {
-      if (this.opening.has(link)) link.close(new Error('no handshake in time'));
+      if (this.opening.has(link)) link.refuse(Refusal_Reason.BAD_FRAME, 'no handshake in time');
     });
     return link;
   }
@@ -353,7 +359,7 @@ export class Peers {
   private onBody(link: PeerLink, body: FrameBody, header: PeerHeader): void {
     const { maps } = this.options;
     if (body.$case === 'map') {
-      void this.exchange.take(body.value.map, link.peer);
+      void this.takeMap(link, body.value.map);
       return;
     }
     const epoch = maps.current?.epoch ?? 0;
@@ -372,6 +378,11 @@ export class Peers {
     if (maps.current === undefined || memberOf(maps.current, link.peer) === undefined) return;
     link.hold({ header, body });
     this.establish(link, header, hello);
+  }
+
+  private async takeMap(link: PeerLink, map: MapUpdate['map']): Promise<void> {
+    const problem = await this.exchange.take(map, link.peer);
+    if (problem !== undefined) link.refuse(problem.reason, problem.message);
   }
 
   private onMapAdopted(): void {
