@@ -10,6 +10,7 @@ import type { HandlerResult } from './runtime/queue.ts';
 import { resources } from './runtime/resource.ts';
 import { applyBackup } from './steps/backup.ts';
 import { guardNames } from './steps/guard.ts';
+import { movePartitions } from './steps/move-partitions.ts';
 import { rollPods } from './steps/rolling-update.ts';
 import { ensureSecret, recallSecret } from './steps/secret.ts';
 import { proceed, type Step, type StepContext, type StepResult } from './steps/step.ts';
@@ -25,6 +26,7 @@ const dataPath: readonly Step[] = [
   applyStatefulSet,
   rollPods,
   ensureTopology,
+  movePartitions,
 ];
 
 /** How often a cluster in order is looked at: three misses in a row still turn a condition within 10 s. */

@@ -11,7 +11,7 @@ import type { Writer } from '../runtime/apply.ts';
 import type { Cache } from '../runtime/cache.ts';
 
 /** Why a reconciliation is not finished: the reasons of the condition Progressing. */
-export type ProgressReason = 'Bootstrapping' | 'Adopting' | 'RollingUpdate';
+export type ProgressReason = 'Bootstrapping' | 'Adopting' | 'RollingUpdate' | 'Scaling';
 
 /** What a step came to. Its reason and message are what status and log show. */
 export type StepResult =

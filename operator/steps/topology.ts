@@ -5,13 +5,14 @@ import {
   type ExpectedMember,
   type VolumeAnswer,
 } from '../../model/bootstrap.ts';
-import type { ClusterMap, Member } from '../../model/cluster-map.ts';
+import type { ClusterMap } from '../../model/cluster-map.ts';
 import { firstMap, mintClusterId, withInitialised } from '../../model/next-map.ts';
-import { isHealthy, isTerminating, type NodeView, podTrouble, stateOf, zoneOf } from '../nodes.ts';
-import { StoreState } from '../../proto/gen/peer.ts';
-import { objectNames, ports } from '../resources/names.ts';
+import { isHealthy, isTerminating, type NodeView, podTrouble, stateOf } from '../nodes.ts';
+import { objectNames } from '../resources/names.ts';
 import { readTopology } from '../resources/topology.ts';
+import { memberOfNode } from './members.ts';
 import { publishMap } from './publish-map.ts';
+import { pushMap } from './push-map.ts';
 import { blocked, proceed, requeueAfter, type StepContext, type StepResult } from './step.ts';
 import { noteOf, noteOnVolumes } from './volume-notes.ts';
 
@@ -122,22 +123,9 @@ async function startCluster(context: StepContext, clusterId: string): Promise<St
     name: cluster.name,
     partitions: spec.partitions,
     replicationFactor: spec.replicationFactor,
-    members: nodes.map(asMember),
+    members: nodes.map(({ nodeId, pod }) => memberOfNode(nodeId, pod)),
   });
   return carryOn(context, map, undefined);
-}
-
-function asMember({ nodeId, pod }: NodeView): Member {
-  return {
-    nodeId,
-    host: nodeId,
-    clientPort: ports.client,
-    peerPort: ports.peer,
-    httpPort: ports.http,
-    zone: zoneOf(pod),
-    state: 'active',
-    pod: nodeId,
-  };
 }
 
 /** Publishes the newest map before anybody is told of it, tells who lacks it, and ends the start when all have it. */
@@ -182,40 +170,6 @@ function untilServing({ isStarting, nodes }: StepContext): StepResult {
 function topologyDrifted({ cache, cluster }: StepContext): boolean {
   const live = cache.get('configMaps', cluster.namespace, objectNames(cluster.name).topology);
   return live?.metadata.ownerReferences?.some(({ uid }) => uid === cluster.uid) !== true;
-}
-
-/** Proposes the map to every reachable member that has another one; gives who does not have it now, and why. */
-async function pushMap(context: StepContext, map: ClusterMap): Promise<readonly string[]> {
-  const outcomes = await Promise.all(
-    map.members.map(async ({ nodeId }) => {
-      const why = await pushTo(context, map, nodeId);
-      return why === undefined ? [] : [`${nodeId}: ${why}`];
-    }),
-  );
-  return outcomes.flat();
-}
-
-async function pushTo(
-  { nodes, memory, signal }: StepContext,
-  map: ClusterMap,
-  nodeId: string,
-): Promise<string | undefined> {
-  const node = nodes.find((view) => view.nodeId === nodeId);
-  if (node?.answer === undefined || node.target === undefined || memory.admin === undefined) {
-    return node?.silence ?? 'there is no pod';
-  }
-  const { epoch, mapHash, state } = node.answer;
-  const isHeld = epoch === map.epoch && mapHash === map.hash;
-  // A first map that came from a peer does not make a blank node serve: it must come from here.
-  if (epoch > map.epoch || (isHeld && (map.initialised || state === StoreState.READABLE))) return undefined;
-  try {
-    const expected = { epoch, hash: mapHash };
-    const { accepted, message } = await memory.admin.proposeMap(node.target, map, expected, signal);
-    return accepted ? undefined : message;
-  } catch (error) {
-    signal.throwIfAborted();
-    return messageOf(error);
-  }
 }
 
 /** Members that lack the map: those that are down get it when they are back, and are reported as down elsewhere. */

@@ -1,0 +1,84 @@
+import type { ClusterMap, Member } from '../../model/cluster-map.ts';
+import { type MemberReport, nextStep } from '../../model/moves.ts';
+import type { NodeView } from '../nodes.ts';
+import { objectNames } from '../resources/names.ts';
+import { memberOfNode } from './members.ts';
+import { publishMap } from './publish-map.ts';
+import { pushMap } from './push-map.ts';
+import { proceed, requeueAfter, type StepContext, type StepResult } from './step.ts';
+
+const SOON_MS = 500;
+const WAIT_MS = 1000;
+
+/**
+ * Takes the next step from the map to what the spec asks for: nodes join, partitions move by barriers, copies are made
+ * or dropped, nodes that are not wanted are emptied and leave (PROTOCOL 31). Each step stands by itself: whoever leads
+ * next goes on from the published map and what the nodes report.
+ */
+export async function movePartitions(context: StepContext): Promise<StepResult> {
+  const { memory, spec, log } = context;
+  const { map } = memory;
+  if (map?.initialised !== true) return proceed;
+  const desired = { members: wantedMembers(context), replicationFactor: spec.replicationFactor };
+  const step = nextStep(map, desired, reportsOf(context.nodes));
+  switch (step.kind) {
+    case 'done':
+      return proceed;
+    case 'wait':
+      // A member that is down is told of elsewhere; a map that stays as it is waits for nobody.
+      return isAsWanted(map, context) ? proceed : requeueAfter(WAIT_MS, 'Scaling', sentence(step.why));
+    case 'publish': {
+      log.info({ epoch: step.map.epoch, why: step.why }, 'changing the cluster map');
+      await publishMap(context, step.map);
+      memory.map = step.map;
+      await pushMap(context, step.map);
+      return requeueAfter(SOON_MS, 'Scaling', sentence(step.why));
+    }
+  }
+}
+
+/** The nodes of the spec. One that the map lists keeps what the map says of it while its pod is away. */
+function wantedMembers({ cluster, spec, nodes, memory }: StepContext): readonly Member[] {
+  const names = objectNames(cluster.name);
+  return Array.from({ length: spec.replicas }, (_, ordinal) => {
+    const nodeId = names.pod(ordinal);
+    const known = memory.map?.members.find((member) => member.nodeId === nodeId);
+    const view = nodes.find((node) => node.nodeId === nodeId);
+    return known !== undefined && view?.pod === undefined ? known : memberOfNode(nodeId, view?.pod);
+  });
+}
+
+function reportsOf(nodes: readonly NodeView[]): ReadonlyMap<string, MemberReport> {
+  return new Map(
+    nodes.flatMap(({ nodeId, answer }) => {
+      if (answer === undefined) return [];
+      const { epoch, mapHash, volume, settledEpoch, residualPartitions, fillingPartitions, peers } = answer;
+      const report: MemberReport = {
+        epoch,
+        mapHash,
+        incarnation: volume?.incarnation ?? 0,
+        settledEpoch,
+        residualPartitions,
+        fillingPartitions,
+        peerIncarnations: new Map(peers.map((peer) => [peer.nodeId, peer.incarnation])),
+      };
+      return [[nodeId, report] as const];
+    }),
+  );
+}
+
+/** Whether nothing has to change, whoever is waited for: a cluster with a node down is not one that scales. */
+function isAsWanted(map: ClusterMap, { spec, cluster }: StepContext): boolean {
+  const names = objectNames(cluster.name);
+  return (
+    map.moving === undefined &&
+    map.replicationFactor === spec.replicationFactor &&
+    map.members.length === spec.replicas &&
+    map.members.every(({ state }) => state === 'active') &&
+    map.members.every(({ nodeId }, ordinal) => nodeId === names.pod(ordinal))
+  );
+}
+
+function sentence(why: string): string {
+  return `${why.charAt(0).toUpperCase()}${why.slice(1)}.`;
+}
