@@ -196,6 +196,33 @@ describe('anti-entropy', () => {
       expect(await first.contents()).to.have.length(30);
     });
 
+    it('compares again what loses its standing while its mark is prepared', async () => {
+      await open(2);
+      await blank(...some('a', 10, 1000));
+      const { horizons, standing } = first.surroundings;
+      const inherit = horizons.inherit.bind(horizons);
+      const markReadable = standing.markReadable.bind(standing);
+      let forgotten: number | undefined;
+      let askedBefore = 0;
+      let askedAtMark = 0;
+      horizons.inherit = (list) => {
+        if (forgotten === undefined) {
+          forgotten = list[0]?.[0] ?? 0;
+          askedBefore = peer(1).asked.length;
+          antiEntropy.forget([forgotten]);
+        }
+        return inherit(list);
+      };
+      standing.markReadable = (partitions) => {
+        const marked = [...partitions];
+        if (forgotten !== undefined && marked.includes(forgotten)) askedAtMark = peer(1).asked.length;
+        return markReadable(marked);
+      };
+      antiEntropy.start();
+      await cluster.time.until('it is readable', readable);
+      expect(askedAtMark).to.be.greaterThan(askedBefore);
+    });
+
     it('does not wait for an answer that is of no use any more', async () => {
       await open(2);
       await blank(...some('a', 30, 1000));

@@ -1,3 +1,4 @@
+import { abortReason } from '../../../../common/clock.ts';
 import { KvError } from '../../../../common/errors.ts';
 import { type ClusterMap, type MapContent, sealMap } from '../../../../model/cluster-map.ts';
 import { partitionOf } from '../../../../model/key-hash.ts';
@@ -271,7 +272,10 @@ export class DirectPeer implements ComparablePeer {
       signal,
     );
     for await (const chunk of chunks) {
-      await this.ask('pull', () => undefined);
+      const aborted = new Promise<never>((_resolve, reject) => {
+        signal.addEventListener('abort', () => reject(abortReason(signal)), { once: true });
+      });
+      await Promise.race([this.ask('pull', () => undefined), aborted]);
       yield chunk;
     }
   }

@@ -327,6 +327,21 @@ describe('a comparison', () => {
     expect(cluster.node(0).counters.get('pulled_records')).to.equal(undefined);
   });
 
+  it('takes no record stream of another incarnation', async () => {
+    await cluster.node(1).write(...some('a', 100, 1000));
+    let chunks = 0;
+    const pull = peer.pull.bind(peer);
+    peer.pull = async function* (...asked) {
+      for await (const chunk of pull(...asked)) yield { ...chunk, incarnation: (chunks += 1) > 5 ? 2 : 1 };
+    };
+    const failed: unknown = await compare(cluster, peer).catch((error: unknown) => error);
+    expect(failed)
+      .to.be.instanceOf(Error)
+      .with.property('message')
+      .that.matches(/another incarnation/);
+    expect((await cluster.node(0).contents()).length).to.be.lessThan(100);
+  });
+
   it('refuses pages of keys out of order, which would make records look missing', async () => {
     await cluster.node(0).write(...some('a', 20, 1000));
     await cluster.node(1).write(...some('a', 20, 2000));
@@ -433,6 +448,28 @@ describe('a comparison and horizons', () => {
     expect(outcomes.get(0)).to.deep.equal({ kind: 'complete', equal: true, horizonMs: 50 });
     expect(await bothEqual(cluster)).to.deep.equal([`${L}@60=acknowledged here`, `${M}@30=new`].sort());
     expect(filling.counters.get('removed_ghosts')).to.equal(1);
+  });
+
+  it('of a filling replica judges each page by the horizon from before that page was read', async () => {
+    const filling = cluster.node(0);
+    filling.readable.clear();
+    const keys = keysOf(0, 6).toSorted();
+    const [one = '', two = '', three = '', four = ''] = keys;
+    await filling.write({ key: two, wallMs: 50, value: 'not known to be purged' });
+    await filling.write({ key: one, wallMs: 10, value: 'x' }, { key: four, wallMs: 10, value: 'x' });
+    await cluster.node(1).write({ key: one, wallMs: 10, value: 'x' }, { key: four, wallMs: 20, value: 'y' });
+    const leaves = peer.leaves.bind(peer);
+    peer.leaves = async (request) => {
+      const { items } = await leaves({ ...request, startAfter: Buffer.alloc(0), limit: 3 });
+      const before = (key: Buffer): boolean => key.toString() <= three;
+      return request.startAfter.length === 0
+        ? { items: items.filter(({ key }) => before(key)), through: Buffer.from(three), horizonMs: 40 }
+        : { items: items.filter(({ key }) => !before(key)), through: undefined, horizonMs: 60 };
+    };
+    await compare(cluster, peer);
+    expect(await bothEqual(cluster)).to.deep.equal(
+      [`${one}@10=x`, `${two}@50=not known to be purged`, `${four}@20=y`].sort(),
+    );
   });
 
   it('of a readable replica removes nothing that the peer lacks', async () => {
