@@ -21,6 +21,7 @@ import type { Mutation } from '../storage/store.ts';
 import { AntiEntropy } from './anti-entropy/anti-entropy.ts';
 import type { ComparablePeer } from './anti-entropy/comparable-peer.ts';
 import { DigestAnswers } from './anti-entropy/digest-answers.ts';
+import { Scrub } from './anti-entropy/scrub.ts';
 import type { Surroundings } from './anti-entropy/surroundings.ts';
 import { ClusterPages } from './cluster-pages.ts';
 import { Collection } from './collection.ts';
@@ -87,6 +88,7 @@ class RunningReplica implements Replica {
   private readonly probation: Probation;
   private readonly collection: Collection;
   private readonly antiEntropy: AntiEntropy;
+  private readonly scrub: Scrub;
   private readonly watches: Watches;
   private readonly rejectFatal: (error: FatalError) => void;
   private readonly streams = new AbortController();
@@ -154,7 +156,7 @@ class RunningReplica implements Replica {
       pending,
       topology,
       mintFloor: (partition) => this.collection.horizons.mintFloor(partition),
-      writeRefusal: () => undefined,
+      writeRefusal: (kind) => this.writeRefusal(kind),
       inFlight,
       clock,
       scheduler,
@@ -222,12 +224,19 @@ class RunningReplica implements Replica {
           pull: (peer, partitions, after, signal) => this.pull(peer, partitions, after, signal),
         }),
       );
-    const onDamaged = (): void => undefined;
+    const onDamaged = (key: Buffer): void => this.scrub.report(key);
     this.antiEntropy = new AntiEntropy({
       ...surroundings,
       onDamaged,
       peers: comparablePeers,
       random: options.random,
+    });
+    this.scrub = new Scrub({
+      ...surroundings,
+      peers: comparablePeers,
+      random: options.random,
+      onTooManyDamaged: (count) =>
+        this.fail('store-failed', `${count} records fail their checksum: the store is not to be trusted`),
     });
     const digestAnswers = new DigestAnswers({
       ...surroundings,
@@ -377,6 +386,7 @@ class RunningReplica implements Replica {
     this.peers.start();
     this.probation.begin();
     this.antiEntropy.start();
+    this.scrub.start();
   }
 
   get nodeId(): string {
@@ -412,7 +422,7 @@ class RunningReplica implements Replica {
         horizonMs: this.collection.collector.lowestMs,
         collectionFrozenReason: this.collection.collector.frozenReason,
         equalPartitions: this.antiEntropy.status().equalPartitions,
-        writeRefusal: '',
+        writeRefusal: this.writeRefusal('put')?.message ?? '',
       },
     });
   }
@@ -485,7 +495,7 @@ class RunningReplica implements Replica {
     this.stopped = true;
     this.inFlight.close('this node stops');
     this.watches.close('this node stops');
-    const comparisons = this.antiEntropy.stop();
+    const comparisons = Promise.all([this.antiEntropy.stop(), this.scrub.stop()]);
     this.collection.stop();
     this.probation.stop();
     this.streams.abort(new KvError('UNAVAILABLE', 'this node stops'));
@@ -559,6 +569,18 @@ class RunningReplica implements Replica {
           ),
         );
     }
+  }
+
+  /** Why this node coordinates no write although it serves reads. */
+  private writeRefusal(kind: 'put' | 'delete'): KvError | undefined {
+    // Deletes and collection make room again, out of what is kept in reserve.
+    if (kind === 'put' && this.options.store.quotaExceeded) {
+      return new KvError(
+        'RESOURCE_EXHAUSTED',
+        'the volume is as full as it may be; nothing was applied: delete keys, or give the nodes larger volumes',
+      );
+    }
+    return undefined;
   }
 
   /** Epoch that every member that the map does not mark down has announced; 0 when there is none. */

@@ -41,7 +41,7 @@ export interface StatusSources {
 export function statusOf(sources: StatusSources): ReturnType<Replica['status']> {
   const { store, identity, standing, topology, map } = sources;
   const filling = topology.held.filter((partition) => !standing.isReadable(partition)).length;
-  const { records, stateBytes, logBytes } = store.statistics();
+  const { records, stateBytes, logBytes, usedBytes, quotaBytes } = store.statistics();
   return {
     nodeId: identity.nodeId,
     namespace: sources.namespace,
@@ -67,8 +67,8 @@ export function statusOf(sources: StatusSources): ReturnType<Replica['status']> 
     logBytes,
     wallMs: sources.wallMs,
     draining: sources.draining,
-    usedBytes: 0,
-    quotaBytes: 0,
+    usedBytes,
+    quotaBytes: Number.isFinite(quotaBytes) ? quotaBytes : 0,
     fillingPartitions: filling,
     ...sources.reports,
   };
