@@ -2,7 +2,7 @@ import { mapToProto } from '../../client/cluster-map-codec.ts';
 import type { ClusterMap } from '../../model/cluster-map.ts';
 import {
   type Hello,
-  type PeerFrame,
+  PeerFrame,
   type PeerHeader,
   type Refusal,
   Refusal_Reason,
@@ -12,6 +12,7 @@ import type { PeerStream } from './transport.ts';
 
 /** Frames that wait for a map or for the end of a handshake: a sound peer sends fewer, its window is full before. */
 const MOST_HELD = 4096;
+const MOST_HELD_BYTES = 32 * 1024 * 1024;
 const LONGEST_HOLD_MS = 30_000;
 
 /** What a frame carries after the handshake. */
@@ -59,6 +60,7 @@ export class PeerLink {
   private peerHello: { readonly header: PeerHeader; readonly hello: Hello } | undefined;
   private held: PeerFrame[] | undefined;
   private heldSinceMs = 0;
+  private heldBytes = 0;
   private isClosed = false;
   private announcedEpoch = 0;
 
@@ -136,7 +138,10 @@ export class PeerLink {
 
   /** Keeps frames back until `release`, from `first` on, so that what the Hello led to can become durable first. */
   hold(first?: PeerFrame): void {
-    if (this.held === undefined) this.heldSinceMs = this.options.now();
+    if (this.held === undefined) {
+      this.heldSinceMs = this.options.now();
+      this.heldBytes = 0;
+    }
     this.held ??= [];
     if (first !== undefined) this.keep(first);
   }
@@ -164,10 +169,13 @@ export class PeerLink {
 
   /** What a peer sends without being heard is bounded, and so is the time until it is heard. */
   private keep(frame: PeerFrame): void {
-    this.held?.push(frame);
-    if ((this.held?.length ?? 0) <= MOST_HELD && this.options.now() - this.heldSinceMs <= LONGEST_HOLD_MS)
-      return;
-    this.close(new Error('what the peer has sent could not be handled in time'));
+    const { held } = this;
+    if (held === undefined) return;
+    held.push(frame);
+    this.heldBytes += PeerFrame.encode(frame).finish().length;
+    const inTime = this.options.now() - this.heldSinceMs <= LONGEST_HOLD_MS;
+    if (inTime && held.length <= MOST_HELD && this.heldBytes <= MOST_HELD_BYTES) return;
+    this.refuse(Refusal_Reason.BAD_FRAME, 'too much was sent before it could be handled');
   }
 
   /**

@@ -645,6 +645,18 @@ describe('bad input from a peer', () => {
       }));
   });
 
+  it('cannot fill memory with what has to wait: the stream ends', () =>
+    refused({ reason: 'BAD_FRAME', words: /too much was sent/ }, async (peer) => {
+      await peer.join({ bootCounter: 5 });
+      const value = {
+        id: 1,
+        results: [{ outcome: 1, record: Buffer.alloc(8 * 1024 * 1024), horizonMs: 0 }],
+      } as const;
+      for (let sent = 0; sent < 8 && peer.isOpen; sent += 1) {
+        peer.send({ $case: 'readReply', value: { ...value, results: [...value.results] } }, { epoch: 3 });
+      }
+    }));
+
   it('has not filled the memory of the node', () => {
     expect(stand.grownMib, 'MiB').to.be.below(150);
   });
