@@ -249,7 +249,7 @@ describe('a second process with the identity of a member', () => {
 
   it('with the same start number and another nonce is fenced at its first Hello', async () => {
     // A copy that is behind would be taken for one that was rolled back.
-    await cluster.inSync();
+    await cluster.put(0, 'b', '2', { consistency: 'ALL' });
     await cluster.stop(2);
     const copy = cluster.copyOfVolumes(2);
     await cluster.start(2);
