@@ -6,14 +6,14 @@ import type { StoredRecord } from '../../node/storage/store.ts';
  * What the store under test is written with: the record of a key is a function of the number it was written with, so that
  * whoever reads one knows whether it is right. Numbers rise over all lives of the store.
  */
-export const KEYS = 1500;
+export const MOST_KEYS = 1500;
 export const PARTITIONS = 8;
 /** Numbers of one life are above this times the life. */
 export const NUMBERS_OF_LIFE = 10_000_000;
 const WRITER = 7;
 const LARGEST_BYTES = 40_000;
 
-const keys = Array.from({ length: KEYS }, (_, index) =>
+const keys = Array.from({ length: MOST_KEYS }, (_, index) =>
   Buffer.from(`soak/${'k'.repeat(index % 40)}/${index}`),
 );
 const partitions = keys.map((key) => partitionOf(key, PARTITIONS));

@@ -1,4 +1,4 @@
-import { isTombstone, KEYS, NUMBERS_OF_LIFE, partitionAt } from './expected.ts';
+import { isTombstone, NUMBERS_OF_LIFE, partitionAt } from './expected.ts';
 import type { Holdings, Told } from './messages.ts';
 
 interface KeyPromise {
@@ -11,18 +11,20 @@ interface KeyPromise {
 /** What a store has promised over all its lives, kept outside of the process that may be killed at any moment. */
 export class Ledger {
   acknowledged = 0;
+  private readonly keyCount: number;
   private keys: KeyPromise[] = [];
   private cursor = 0;
   private meta = 0;
   private ceilingMs = 0;
 
-  constructor() {
+  constructor(keys: number) {
+    this.keyCount = keys;
     this.forget();
   }
 
   /** The store was set aside: a blank one has promised nothing. */
   forget(): void {
-    this.keys = Array.from({ length: KEYS }, () => ({ number: 0, removal: 'none' }));
+    this.keys = Array.from({ length: this.keyCount }, () => ({ number: 0, removal: 'none' }));
     this.cursor = this.meta = this.ceilingMs = 0;
   }
 

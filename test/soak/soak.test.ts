@@ -12,7 +12,7 @@ import { silentLogger } from '../support/memory-store.ts';
 import { measured } from '../support/measured.ts';
 import { seededRandom } from '../support/seeded-random.ts';
 import { flipLog, flipState, tearTail } from './damage.ts';
-import { NUMBERS_OF_LIFE, PARTITIONS } from './expected.ts';
+import { MOST_KEYS, NUMBERS_OF_LIFE, PARTITIONS } from './expected.ts';
 import { Ledger } from './ledger.ts';
 import { StoreChild } from './store-child.ts';
 
@@ -80,7 +80,7 @@ class Soak {
   private readonly volume: LoopVolume | undefined;
   private readonly directory: string;
   private readonly random = seededRandom(SEED);
-  private readonly ledger = new Ledger();
+  private readonly ledger = new Ledger(MOST_KEYS);
   private readonly happened = new Map<string, number>();
   private life = 0;
   private running: StoreChild | undefined;

@@ -2,18 +2,19 @@
 import { writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { sleep, systemClock, systemScheduler } from '../../common/clock.ts';
-import { KvError, messageOf } from '../../common/errors.ts';
+import { messageOf } from '../../common/errors.ts';
 import { systemRandom } from '../../common/random.ts';
 import { digestOfRecords } from '../../node/storage/digest.ts';
 import type { StoreLimits } from '../../node/storage/limits.ts';
 import { openStore } from '../../node/storage/open-store.ts';
 import { StoreCorrupt } from '../../node/storage/store-errors.ts';
-import type { KeyedRecord, Store } from '../../node/storage/store.ts';
+import type { Store } from '../../node/storage/store.ts';
 import { silentLogger } from '../support/memory-store.ts';
 import { seededRandom } from '../support/seeded-random.ts';
-import { indexOf, keyAt, KEYS, numberOf, PARTITIONS, recordAt } from './expected.ts';
-import type { Asked, Holdings, Told } from './messages.ts';
-import { PEER, Writers } from './writers.ts';
+import { keyAt, MOST_KEYS, PARTITIONS, recordAt } from './expected.ts';
+import { holdingsOf, scanned } from './holdings.ts';
+import type { Asked, Told } from './messages.ts';
+import { Writers } from './writers.ts';
 
 const [directory = '', seed = '', firstNumber = '', limits = '{}'] = process.argv.slice(2);
 const RECOUNT_TIMEOUT_MS = 10_000;
@@ -38,56 +39,6 @@ async function open(): Promise<Store> {
     tell({ kind: error instanceof StoreCorrupt ? 'corrupt' : 'failed', message: messageOf(error) });
     process.exit(0);
   }
-}
-
-async function holdingsOf(store: Store): Promise<Holdings> {
-  const wrong: string[] = [];
-  const numbers = Array.from({ length: KEYS }, (_, index) => numberHeld(store, index, wrong));
-  const damagedPartitions: number[] = [];
-  for (let partition = 0; partition < PARTITIONS; partition += 1) {
-    const { records, damaged } = await scanned(store, partition);
-    if (damaged) damagedPartitions.push(partition);
-    for (const { key, record } of records) {
-      const index = indexOf(key);
-      if (index === undefined) wrong.push(`a scan shows key ${key.toString('hex')}, which nobody wrote`);
-      else if (numbers[index] !== record.version.wallMs)
-        wrong.push(`a scan shows ${record.version.wallMs} of key ${index}, and a read ${numbers[index]}`);
-    }
-    if (!damaged && store.digest(partition).root !== digestOfRecords(records).root)
-      wrong.push(`the digest of partition ${partition} is not that of its records`);
-  }
-  if (store.statistics().versionConflicts > 0) wrong.push('two records had the same version');
-  return {
-    numbers,
-    damagedPartitions,
-    cursor: store.cursors().find(({ origin }) => origin === PEER.origin)?.sequence ?? 0,
-    meta: store.readMeta('n')?.readUInt32BE() ?? 0,
-    clockCeilingMs: store.clockCeilingMs,
-    wrong,
-  };
-}
-
-function numberHeld(store: Store, index: number, wrong: string[]): number {
-  try {
-    const record = store.get(keyAt(index));
-    if (record === undefined) return 0;
-    const number = numberOf(index, record);
-    if (number === undefined) wrong.push(`key ${index} has a record that nobody wrote`);
-    return number ?? record.version.wallMs;
-  } catch (error) {
-    if (error instanceof KvError && error.code === 'DATA_LOSS') return -1;
-    throw error;
-  }
-}
-
-async function scanned(
-  store: Store,
-  partition: number,
-): Promise<{ records: readonly KeyedRecord[]; damaged: boolean }> {
-  let damaged = false;
-  const onDamaged = (): void => void (damaged = true);
-  const records = await store.scan(partition, { limit: KEYS + 1, onDamaged });
-  return { records, damaged };
 }
 
 async function repair(
@@ -119,10 +70,12 @@ store.failed.catch((error: unknown) => {
   tell({ kind: 'failed', message: messageOf(error) });
   process.exit(0);
 });
-tell({ kind: 'opened', holds: await holdingsOf(store) });
+tell({ kind: 'opened', holds: await holdingsOf(store, MOST_KEYS) });
 const writers = new Writers({
   store,
+  scheduler: systemScheduler,
   random: seededRandom(Number(seed)),
+  keys: MOST_KEYS,
   firstNumber: Number(firstNumber),
   tell,
 });

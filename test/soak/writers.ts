@@ -1,7 +1,7 @@
-import { sleep, systemScheduler } from '../../common/clock.ts';
+import { sleep, type Scheduler } from '../../common/clock.ts';
 import type { Random } from '../../common/random.ts';
 import type { Mutation, Store } from '../../node/storage/store.ts';
-import { indexOf, keyAt, KEYS, PARTITIONS, recordAt } from './expected.ts';
+import { indexOf, keyAt, recordAt } from './expected.ts';
 import type { Told } from './messages.ts';
 
 /** Whose log is applied besides own writes. */
@@ -9,12 +9,17 @@ export const PEER = { origin: 'peer', incarnation: 77 };
 
 export interface WritersOptions {
   readonly store: Store;
+  readonly scheduler: Scheduler;
   readonly random: Random;
+  /** How many there are. */
+  readonly keys: number;
+  /** @default 24 */
+  readonly writers?: number;
+  /** Numbers of the records begin after it. */
   readonly firstNumber: number;
   readonly tell: (told: Told) => void;
 }
 
-const WRITERS = 24;
 /** Most records of one `apply`. */
 const BATCH = 12;
 const LOADED = 60;
@@ -40,7 +45,7 @@ export class Writers {
 
   start(): void {
     this.running = Promise.all([
-      ...Array.from({ length: WRITERS }, () => this.repeat(() => this.write())),
+      ...Array.from({ length: this.options.writers ?? 24 }, () => this.repeat(() => this.write())),
       this.repeat(() => this.follow()),
       this.repeat(() => this.load()),
       this.repeat(() => this.remove()),
@@ -58,7 +63,7 @@ export class Writers {
   private async repeat(action: () => Promise<void>): Promise<void> {
     while (!this.stopped) {
       await action();
-      await sleep(systemScheduler, this.below(4));
+      await this.pause(this.below(4));
     }
   }
 
@@ -80,7 +85,7 @@ export class Writers {
   }
 
   private async load(): Promise<void> {
-    await sleep(systemScheduler, this.below(150));
+    await this.pause(this.below(150));
     const mutations = this.mutations(LOADED, false);
     await this.options.store.load(mutations);
     this.written(mutations);
@@ -88,9 +93,9 @@ export class Writers {
 
   /** Tombstones that nothing which is under way can be about. */
   private async remove(): Promise<void> {
-    await sleep(systemScheduler, this.below(300));
+    await this.pause(this.below(300));
     const { store, tell } = this.options;
-    const partition = this.below(PARTITIONS);
+    const partition = this.below(store.partitions);
     const below = Math.min(this.number, ...this.underWay);
     tell({ kind: 'removing', partition, below });
     const accepted: Buffer[] = [];
@@ -106,7 +111,7 @@ export class Writers {
 
   private async other(): Promise<void> {
     const { store, tell } = this.options;
-    await sleep(systemScheduler, this.below(60));
+    await this.pause(this.below(60));
     const dice = this.below(4);
     if (dice === 0) {
       this.meta += 1;
@@ -125,7 +130,7 @@ export class Writers {
 
   /** Records of different keys, each with the next number; they are under way until `written`. */
   private mutations(count: number, own: boolean): (Mutation & { readonly index: number })[] {
-    const indexes = new Set(Array.from({ length: count }, () => this.below(KEYS)));
+    const indexes = new Set(Array.from({ length: count }, () => this.below(this.options.keys)));
     return [...indexes].map((index) => {
       this.number += 1;
       this.underWay.add(this.number);
@@ -137,6 +142,10 @@ export class Writers {
     const pairs = mutations.flatMap(({ index, record }) => [index, record.version.wallMs]);
     this.options.tell({ kind: 'written', pairs });
     for (const { record } of mutations) this.underWay.delete(record.version.wallMs);
+  }
+
+  private pause(milliseconds: number): Promise<void> {
+    return sleep(this.options.scheduler, milliseconds);
   }
 
   private below(bound: number): number {
