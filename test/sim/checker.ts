@@ -1,4 +1,4 @@
-import { compareVersions, formatVersion, NO_VERSION, type Version } from '../../model/version.ts';
+import { compareVersions, formatVersion, type Version } from '../../model/version.ts';
 import type { LiveValue } from '../../node/replication/engine.ts';
 import type { StoredRecord } from '../../node/storage/store.ts';
 import type { Known, Operation } from './history.ts';
@@ -30,6 +30,8 @@ export interface Violation {
 export interface CheckerOptions {
   readonly now: () => number;
   readonly clocks: () => ClockBounds;
+  /** The member whose incarnation this is, while it is known. */
+  readonly memberOf: (incarnation: number) => string | undefined;
 }
 
 /** A listing under way: what was known of every key when it began. */
@@ -119,8 +121,11 @@ export class Checker {
     }
     const known = { version, write: operation };
     if (consistency === 'ONE') {
-      const before = history.oneFloors.get(operation.node) ?? NOTHING_KNOWN;
-      history.oneFloors.set(operation.node, newer(before, known));
+      // The node that was asked may have sent it on to the one that wrote it.
+      const holder = this.options.memberOf(version.writer);
+      if (holder === undefined) return;
+      const before = history.oneFloors.get(holder) ?? NOTHING_KNOWN;
+      history.oneFloors.set(holder, newer(before, known));
       return;
     }
     history.quorumFloor = newer(history.quorumFloor, known);
@@ -154,9 +159,17 @@ export class Checker {
       history.quorumFloor = newer(history.quorumFloor, { version: found.version, write });
   }
 
-  /** The newest version of each key that a majority has acknowledged. */
+  /** The newest version of each key that a majority has acknowledged, of those that are never collected. */
   acknowledged(): ReadonlyMap<string, Version> {
-    return new Map([...this.keys].map(([key, { quorumFloor }]) => [key, quorumFloor.version]));
+    const floors = [...this.keys].flatMap(
+      ([
+        key,
+        {
+          quorumFloor: { version, write },
+        },
+      ]) => (write?.kind === 'put' && write.ttlMs === undefined ? [[key, version] as const] : []),
+    );
+    return new Map(floors);
   }
 
   beginListing(): ListingBegun {
@@ -195,7 +208,11 @@ export class Checker {
     for (const [key, history] of this.keys) {
       const record = held.get(key);
       const floor = history.anyFloor;
-      if (compareVersions(record?.version ?? NO_VERSION, floor.version) < 0) {
+      const lost =
+        record === undefined
+          ? !history.mayBeAbsent(floor, this.options.now(), this.options.clocks())
+          : compareVersions(record.version, floor.version) < 0;
+      if (lost) {
         this.violated(
           'no acknowledged write is lost',
           `${key} ends ${record === undefined ? 'absent' : `at ${formatVersion(record.version)}`}, and ${describe(floor)}`,

@@ -8,12 +8,17 @@ import type { World } from './world.ts';
 /** What undoes a fault when its time is over. */
 type Undo = () => void;
 
+const POLL_MS = 5;
+const POLLS = 1000;
+
 /** Lets things go wrong, one after the other and at the same time, until it is stopped; then everything heals. */
 export class Faults {
   private readonly world: World;
   private readonly dice: Dice;
   private readonly lasting = new Set<Undo>();
   private stopped = false;
+  /** Nothing may go wrong now. */
+  private calm = false;
 
   constructor(world: World, dice: Dice) {
     this.world = world;
@@ -32,13 +37,13 @@ export class Faults {
   /** No more faults; what lasts ends now, and every member is started. */
   stop(): void {
     this.stopped = true;
-    for (const undo of [...this.lasting]) undo();
-    for (const member of this.world.members) if (!member.isUp) member.startAfter(0);
+    this.heal();
     this.world.writer.kill();
     this.world.writer.start();
   }
 
   private inflict(kind: FaultKind): void {
+    if (this.calm) return;
     const { trace } = this.world;
     const what = this.act(kind);
     if (what !== undefined) trace.note(`fault: ${kind}`, () => what);
@@ -223,20 +228,55 @@ export class Faults {
     return member.nodeId;
   }
 
+  /**
+   * Nobody can tell that a volume was rolled back but those who heard from it since: it is only safe while they are
+   * there (PROTOCOL, the table of losses). So all is well before it happens, and until everybody has judged it.
+   */
   private rollBack(): string | undefined {
     const { dice, world } = this;
     const member = this.member();
-    if (!world.mayLose(member)) return undefined;
+    if (this.calm || !world.mayLose(member)) return undefined;
     const snapshot = member.volume.snapshot(dice);
     world.time.after(dice.spread(20, 4000), () => {
-      if (this.stopped || !world.mayLose(member)) return;
-      member.kill('power-cut');
-      world.lose(member, snapshot);
-      member.rolledBack = true;
-      member.startAfter(dice.spread(5, 1000));
-      world.trace.note('rolled back', () => member.nodeId);
+      if (this.stopped || this.calm) return;
+      this.calmDown();
+      this.poll(
+        () => world.inSync,
+        () => {
+          if (!world.inSync || !world.mayLose(member)) {
+            this.calm = false;
+            return;
+          }
+          member.kill('power-cut');
+          world.lose(member, snapshot);
+          member.rolledBack = true;
+          member.startAfter(dice.spread(5, 1000));
+          world.trace.note('rolled back', () => member.nodeId);
+          this.poll(
+            () => world.isConnected(member),
+            () => (this.calm = false),
+          );
+        },
+      );
     });
     return `${member.nodeId}: snapshot taken`;
+  }
+
+  /** Whatever lasts ends, and nothing new goes wrong until further notice. */
+  private calmDown(): void {
+    this.calm = true;
+    this.heal();
+  }
+
+  private heal(): void {
+    for (const undo of [...this.lasting]) undo();
+    for (const member of this.world.members) if (!member.isUp) member.startAfter(0);
+  }
+
+  /** Goes on when the condition holds, or when it has not for long. */
+  private poll(condition: () => boolean, then: () => void, rounds = POLLS): void {
+    if (rounds === 0 || condition()) then();
+    else this.world.time.after(POLL_MS, () => this.poll(condition, then, rounds - 1));
   }
 
   private fillDisk(): string | undefined {

@@ -97,7 +97,7 @@ export class MapWriter {
         namespace: NAMESPACE,
         name: CLUSTER_NAME,
         partitions: settings.partitions,
-        replicationFactor: Math.max(3, settings.nodes),
+        replicationFactor: settings.replicationFactor,
         members: names().map(memberNamed),
       }),
     );

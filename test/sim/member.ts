@@ -1,6 +1,7 @@
 import { messageOf } from '../../common/errors.ts';
 import { FatalError } from '../../node/cluster/fatal-error.ts';
 import type { Replica } from '../../node/replication/engine.ts';
+import type { SafetyRules } from '../../node/replication/safety-rules.ts';
 import { createReplica } from '../../node/replication/replica.ts';
 import { LogStore } from '../../node/storage/log-store.ts';
 import { StoreCorrupt } from '../../node/storage/store-errors.ts';
@@ -25,6 +26,9 @@ export interface MemberContext {
   readonly settings: Settings;
   /** Where members look for each other. */
   readonly names: () => readonly string[];
+  readonly rules: SafetyRules;
+  /** The member has set its volume aside. */
+  readonly lost: (nodeId: string) => void;
   readonly violated: (what: string) => void;
 }
 
@@ -161,6 +165,11 @@ export class Member {
     this.watch.forget();
   }
 
+  private setAside(): void {
+    this.replaceVolume(new Volume());
+    this.context.lost(this.nodeId);
+  }
+
   private applyLimit(): void {
     const { files, rows } = this.volume;
     const { roomBytes = Number.MAX_SAFE_INTEGER } = this;
@@ -191,6 +200,7 @@ export class Member {
           Promise.resolve(this.context.names().map((name) => ({ nodeId: name, host: name, port: 50052 }))),
       },
       settings: settings.replication,
+      rules: this.context.rules,
       metrics: {
         count: (name, amount = 1) => trace.count(name, amount),
         gauge: () => undefined,
@@ -231,7 +241,7 @@ export class Member {
       violated(
         `the store of ${this.nodeId} is corrupt after crashes that it must survive: ${messageOf(error)}`,
       );
-      this.replaceVolume(new Volume());
+      this.setAside();
     }
     this.failedStarts += 1;
     this.startAfter(Math.min(50 * 2 ** this.failedStarts, 1000));
@@ -243,7 +253,7 @@ export class Member {
     trace.note('exited', () => `${this.nodeId}: ${messageOf(error)}`);
     this.kill('killed');
     const kind = error instanceof FatalError ? error.kind : undefined;
-    if (kind === 'retired') this.replaceVolume(new Volume());
+    if (kind === 'retired') this.setAside();
     // A volume that was rolled back may look like a copy of what came after it.
     if ((kind === 'retired' || kind === 'copied-volume') && this.rolledBack) this.startAfter(50);
     else if (kind !== 'store-failed') violated(`${this.nodeId} had to stop: ${messageOf(error)}`);

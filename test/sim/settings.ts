@@ -1,3 +1,7 @@
+import {
+  type AntiEntropySettings,
+  DEFAULT_ANTI_ENTROPY_SETTINGS,
+} from '../../node/replication/anti-entropy/settings.ts';
 import type { ReplicationSettings } from '../../node/replication/settings.ts';
 import type { StoreLimits } from '../../node/storage/limits.ts';
 import type { Dice } from './dice.ts';
@@ -31,6 +35,7 @@ export interface WorkloadSettings {
 export interface Settings {
   readonly seed: number;
   readonly nodes: number;
+  readonly replicationFactor: number;
   readonly partitions: number;
   readonly network: { readonly baseMs: number; readonly jitterMs: number; readonly highWaterBytes: number };
   readonly disk: { readonly operationMs: number; readonly syncMs: number; readonly commitMs: number };
@@ -55,9 +60,12 @@ export function settingsOf(seed: number, dice: Dice): Settings {
   const kinds = dice.shuffled(FAULT_KINDS);
   const faults = kinds.slice(0, FEWEST_FAULTS + dice.below(FAULT_KINDS.length - FEWEST_FAULTS + 1));
   const clients = 3 + dice.below(6);
+  // Three of whatever there is, mostly; otherwise everybody, or two.
+  const replicationFactor = dice.pick([3, 3, 3, 3, 3, nodes, 2]);
   return {
     seed,
     nodes,
+    replicationFactor,
     partitions: dice.pick([4, 8, 16]),
     network: {
       baseMs: dice.spread(0.1, 5),
@@ -75,7 +83,8 @@ export function settingsOf(seed: number, dice: Dice): Settings {
     workload: workloadOf(dice, clients),
     faults,
     faultEveryMs: dice.spread(80, 800),
-    losses: dice.chance(0.7) ? 1 : Math.floor(nodes / 2),
+    // As many as leave one of every majority.
+    losses: Math.min(dice.chance(0.7) ? 1 : Infinity, Math.floor(replicationFactor / 2)),
   };
 }
 
@@ -90,6 +99,38 @@ function replicationOf(dice: Dice, pace: number): Partial<ReplicationSettings> {
     maxUnackedBytes: Math.round(dice.spread(2_000, 500_000)),
     chunkBytes: Math.round(dice.spread(500, 50_000)),
     readHedgeMs: dice.spread(5, 100),
+    answerMs: 15_000 * pace,
+    antiEntropy: antiEntropyOf(dice, pace),
+    collection: {
+      // Shorter than operations take, so that deletes and their collection meet.
+      ageMs: Math.round(dice.spread(20, 3000)),
+      stepMs: Math.round(dice.spread(5, 500)),
+      slowMs: 2000,
+      recordsPerSecond: 20_000,
+      lookAgainMs: Math.round(dice.spread(50, 2000)),
+    },
+  };
+}
+
+function antiEntropyOf(dice: Dice, pace: number): AntiEntropySettings {
+  return {
+    ...DEFAULT_ANTI_ENTROPY_SETTINGS,
+    backgroundMs: dice.spread(100, 3000),
+    pauseMs: 500 * pace,
+    retry: { initialMs: 200 * pace, maxMs: 2000 * pace },
+    concurrentRuns: dice.pick([1, 2]),
+    groupPartitions: dice.pick([1, 4, 32]),
+    looks: dice.pick([1, 2, 3]),
+    lookMs: 200 * pace,
+    pageKeys: dice.pick([1, 5, 50, 2048]),
+    pageScans: dice.pick([2, 20, 16_384]),
+    fetchKeys: dice.pick([1, 10, 512]),
+    batchBytes: Math.round(dice.spread(500, 100_000)),
+    loadBytes: Math.round(dice.spread(500, 100_000)),
+    maxLag: dice.pick([10, 10_000]),
+    lagPatienceMs: 5000 * pace,
+    scrubPauseMs: 10_000,
+    healMs: 2000 * pace,
   };
 }
 

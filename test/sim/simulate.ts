@@ -1,12 +1,12 @@
-import { byteString } from '../../common/bytes.ts';
-import { formatVersion } from '../../model/version.ts';
-import type { StoredRecord } from '../../node/storage/store.ts';
 import type { Violation } from './checker.ts';
-import type { Member } from './member.ts';
+import { contentsOf, differences, isSame } from './contents.ts';
+import type { PlantedRule } from './planted-bugs.ts';
 import { World } from './world.ts';
 
 export interface SimulationOptions {
   readonly seed: number;
+  /** Runs without this rule. */
+  readonly broken?: PlantedRule | undefined;
   /** Keeps the history, for a person. */
   readonly keepTrace?: boolean;
 }
@@ -28,12 +28,14 @@ export interface SimulationResult {
 /** Simulated time for clients to finish, and for replicas to agree afterwards, milliseconds. */
 const WORK_LIMIT_MS = 600_000;
 const SETTLE_LIMIT_MS = 60_000;
+const LOOK_EVERY_MS = 10;
 /** A seed that does not end would hold up all others. */
 const EVENT_LIMIT = 5_000_000;
 
 /** Runs one seed to its end. */
-export async function simulate({ seed, keepTrace = false }: SimulationOptions): Promise<SimulationResult> {
-  const world = new World({ seed, keepTrace });
+export async function simulate(options: SimulationOptions): Promise<SimulationResult> {
+  const { seed, broken, keepTrace = false } = options;
+  const world = new World({ seed, broken, keepTrace });
   const onRejection = (error: unknown): void =>
     world.violated(
       'nodes do not stop by themselves',
@@ -78,46 +80,28 @@ async function run(world: World): Promise<void> {
   world.trace.line('the faults end');
   world.faults.stop();
   if (unlucky()) return;
-  if (!(await until(() => unlucky() || (world.inSync && sameEverywhere(world.members)), SETTLE_LIMIT_MS))) {
+  // Looked at now and then: it is a lot to look at.
+  const settled = everyMs(world, LOOK_EVERY_MS, () => world.inSync && isSame(world.members, world.map));
+  if (!(await until(() => unlucky() || settled(), SETTLE_LIMIT_MS))) {
     world.violated('replicas converge', `after ${SETTLE_LIMIT_MS / 1000} s: ${whyNot(world)}`);
   }
   if (unlucky()) return;
-  world.checker.settled(contentsOf(world.members[0]));
+  world.checker.settled(contentsOf(world.members, world.map));
+}
+
+/** The last answer to a question that is asked so often at most. */
+function everyMs(world: World, periodMs: number, ask: () => boolean): () => boolean {
+  let answer = false;
+  let dueMs = 0;
+  return () => {
+    if (world.time.nowMs < dueMs) return answer;
+    dueMs = world.time.nowMs + periodMs;
+    return (answer = ask());
+  };
 }
 
 function describeError(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
-
-/** Everything a member's store holds, whatever of it is where. */
-export function contentsOf(member: Member | undefined): ReadonlyMap<string, StoredRecord> {
-  const held = new Map<string, StoredRecord>();
-  const { running, volume } = member ?? {};
-  if (running === undefined || volume === undefined) return held;
-  for (const { rows } of volume.rows.partitions.values()) {
-    for (const { key } of rows.values()) {
-      const record = running.store.get(key);
-      if (record !== undefined) held.set(byteString(key), record);
-    }
-  }
-  return held;
-}
-
-/** Whether all stores hold the same, in the state and over it. */
-function sameEverywhere(members: readonly Member[]): boolean {
-  if (members.some(({ running }) => (running?.store.statistics().overlayBytes ?? 1) > 0)) return false;
-  const [first, ...others] = members.map(contentsOf);
-  return others.every((held) => first !== undefined && difference(first, held) === undefined);
-}
-
-/** The first key in which two stores differ. */
-function difference(
-  a: ReadonlyMap<string, StoredRecord>,
-  b: ReadonlyMap<string, StoredRecord>,
-): string | undefined {
-  for (const [key, record] of a) if (!(b.get(key)?.bytes.equals(record.bytes) ?? false)) return key;
-  for (const key of b.keys()) if (!a.has(key)) return key;
-  return undefined;
 }
 
 /** Why the cluster is not as it should be. */
@@ -135,15 +119,9 @@ function whyNot(world: World): string {
       `epoch ${status.epoch}`,
       status.inSync ? 'in sync' : 'not in sync',
       `overlay ${store.statistics().overlayBytes}`,
+      status.collectionFrozenReason === '' ? 'collecting' : status.collectionFrozenReason,
       `(${peers.join('; ')})`,
     ].join(', ');
   });
-  const [first, ...others] = world.members.map(contentsOf);
-  const differing = others.map((held) => (first === undefined ? undefined : difference(first, held)));
-  const key = differing.find((found) => found !== undefined);
-  const versions = world.members.map((member) => {
-    const record = key === undefined ? undefined : contentsOf(member).get(key);
-    return record === undefined ? 'nothing' : formatVersion(record.version);
-  });
-  return `${reasons.join(' | ')}${key === undefined ? '' : ` | ${key} differs: ${versions.join(', ')}`}`;
+  return [...reasons, ...differences(world.members, world.map).slice(0, 3)].join(' | ');
 }

@@ -120,7 +120,8 @@ export class SimState implements IndexedState {
   statistics(): StateStatistics {
     let records = 0;
     for (const { rows } of this.rows().partitions.values()) records += rows.size;
-    return { records, bytes: this.rows().bytes };
+    const { bytes } = this.rows();
+    return { records, bytes, liveBytes: bytes };
   }
 
   async close(): Promise<void> {

@@ -1,14 +1,14 @@
 import { byteString } from '../../common/bytes.ts';
 import { compareVersions, formatVersion, NO_VERSION, type Version } from '../../model/version.ts';
 import type { LogStore } from '../../node/storage/log-store.ts';
-import type { ApplyResult, LogCursor, Mutation } from '../../node/storage/store.ts';
+import type { ApplyResult, LogCursor, Mutation, StoredRecord } from '../../node/storage/store.ts';
 import { operationIdOf } from './values.ts';
 
 export interface WatchOptions {
   readonly nodeId: string;
   readonly violated: (what: string, key?: string) => void;
   /** A value of this operation has been applied somewhere. */
-  readonly applied: (operationId: number, version: Version) => void;
+  readonly applied: (operationId: number) => void;
 }
 
 /**
@@ -36,11 +36,31 @@ export class StoreWatch {
     }
     const apply = store.apply.bind(store);
     store.apply = (mutations, cursor) => this.watched(apply, mutations, cursor);
+    const load = store.load.bind(store);
+    store.load = async (records) => {
+      const { durable } = this;
+      for (const { record } of records) this.noteApplied(record);
+      const loaded = await load(records);
+      for (const { key, record } of records) raise(durable, byteString(key), record.version);
+      return loaded;
+    };
+    const removeWhere = store.removeWhere.bind(store);
+    store.removeWhere = (partition, accepts) =>
+      removeWhere(partition, (key, record) => {
+        const accepted = accepts(key, record);
+        // Collected, or given away.
+        if (accepted) this.durable.delete(byteString(key));
+        return accepted;
+      });
   }
 
   /** The volume is another one from now on. */
   forget(): void {
     this.durable = new Map();
+  }
+
+  private noteApplied(record: StoredRecord): void {
+    if (!record.tombstone) this.options.applied(operationIdOf(record.value));
   }
 
   private watched(
@@ -53,7 +73,7 @@ export class StoreWatch {
     mutations.forEach(({ record, key }, index) => {
       const outcome = result.outcomes[index];
       if (outcome?.kind !== 'applied') return;
-      if (!record.tombstone) this.options.applied(operationIdOf(record.value), record.version);
+      this.noteApplied(record);
       const before = outcome.previous?.version ?? NO_VERSION;
       if (compareVersions(record.version, before) <= 0) {
         this.options.violated(
@@ -67,13 +87,16 @@ export class StoreWatch {
         mutations.forEach(({ record, key }, index) => {
           const outcome = result.outcomes[index];
           const version = outcome?.kind === 'superseded' ? outcome.by : record.version;
-          const name = byteString(key);
-          const before = durable.get(name);
-          if (before === undefined || compareVersions(version, before) > 0) durable.set(name, version);
+          raise(durable, byteString(key), version);
         });
       },
       () => undefined,
     );
     return result;
   }
+}
+
+function raise(versions: Map<string, Version>, key: string, version: Version): void {
+  const before = versions.get(key);
+  if (before === undefined || compareVersions(version, before) > 0) versions.set(key, version);
 }

@@ -1,4 +1,6 @@
 import type { ClusterMap } from '../../model/cluster-map.ts';
+import { partitionOf } from '../../model/key-hash.ts';
+import { holdsPartition } from '../../model/replica-sets.ts';
 import { compareVersions, NO_VERSION } from '../../model/version.ts';
 import type { StoredRecord } from '../../node/storage/store.ts';
 import { Checker, type Invariant } from './checker.ts';
@@ -10,6 +12,7 @@ import type { ClockBounds } from './key-history.ts';
 import { MapWriter } from './map-writer.ts';
 import { Member, type MemberContext } from './member.ts';
 import { SimNetwork } from './network.ts';
+import { type PlantedRule, rulesWithout } from './planted-bugs.ts';
 import { type Settings, settingsOf } from './settings.ts';
 import { StoreWatch } from './store-watch.ts';
 import { SimTime } from './time.ts';
@@ -18,6 +21,7 @@ import type { Volume } from './volume.ts';
 
 export interface WorldOptions {
   readonly seed: number;
+  readonly broken: PlantedRule | undefined;
   /** Keeps the lines of the history. */
   readonly keepTrace: boolean;
 }
@@ -38,20 +42,28 @@ export class World {
   private readonly suspects = new Map<Member, ReadonlyMap<string, StoredRecord['version']>>();
   private operationsLeft: number;
 
-  constructor({ seed, keepTrace }: WorldOptions) {
+  constructor({ seed, broken, keepTrace }: WorldOptions) {
     const dice = new Dice(seed);
     this.settings = settingsOf(seed, dice.fork());
     this.dice = dice.fork();
     const { settings, time } = this;
     this.trace = new Trace(() => time.nowMs, keepTrace);
-    this.checker = new Checker({ now: () => time.nowMs, clocks: () => this.clockBounds() });
+    this.checker = new Checker({
+      now: () => time.nowMs,
+      clocks: () => this.clockBounds(),
+      memberOf: (incarnation) =>
+        this.members.find(({ running }) => running?.replica.status().volume?.incarnation === incarnation)
+          ?.nodeId,
+    });
     this.network = this.makeNetwork();
     const context: MemberContext = {
       time,
       trace: this.trace,
       network: this.network,
       settings,
+      rules: rulesWithout(broken),
       names: () => this.names,
+      lost: (nodeId) => this.noteLoss(nodeId),
       violated: (what) => this.violated('nodes do not stop by themselves', what),
     };
     this.members = Array.from({ length: settings.nodes }, (_, index) =>
@@ -101,6 +113,11 @@ export class World {
     );
   }
 
+  /** Whether the member runs and has been accepted by all others. */
+  isConnected({ running }: Member): boolean {
+    return running?.replica.status().peers.every(({ connected }) => connected) ?? false;
+  }
+
   /** Whether another volume may be lost now without losing what a majority acknowledged. */
   mayLose(member: Member): boolean {
     if (this.map?.initialised !== true) return false;
@@ -111,8 +128,13 @@ export class World {
   /** The member comes back with this volume, which holds less than it acknowledged. */
   lose(member: Member, volume: Volume): void {
     member.replaceVolume(volume);
-    this.suspects.set(member, this.checker.acknowledged());
-    this.checker.noteLoss(member.nodeId);
+    this.noteLoss(member.nodeId);
+  }
+
+  private noteLoss(nodeId: string): void {
+    const member = this.members.find((each) => each.nodeId === nodeId);
+    if (member !== undefined) this.suspects.set(member, this.checker.acknowledged());
+    this.checker.noteLoss(nodeId);
   }
 
   private makeNetwork(): SimNetwork {
@@ -175,9 +197,14 @@ export class World {
   }
 }
 
-function isWhole({ running }: Member, due: ReadonlyMap<string, StoredRecord['version']>): boolean {
-  if (running === undefined || running.replica.notReadyReason !== undefined) return false;
+/** Whether the member serves again, has been judged by all others, and has everything that it must have. */
+function isWhole({ nodeId, running }: Member, due: ReadonlyMap<string, StoredRecord['version']>): boolean {
+  const map = running?.replica.map;
+  if (running === undefined || map === undefined || running.replica.notReadyReason !== undefined)
+    return false;
+  if (!running.replica.status().inSync) return false;
   for (const [key, version] of due) {
+    if (!holdsPartition(map, nodeId, partitionOf(Buffer.from(key, 'latin1'), map.partitions))) continue;
     const held = running.store.get(Buffer.from(key, 'latin1'))?.version ?? NO_VERSION;
     if (compareVersions(held, version) < 0) return false;
   }
