@@ -76,12 +76,12 @@ export class Comparison {
     return this.firstHead ?? 0;
   }
 
-  /** Compares the roots of partitions, in memory on both sides. */
+  /** Compares the roots of partitions, in memory on both sides. Of no partitions it still tells the peer's head. */
   async roots(partitions: readonly number[]): Promise<RootsFound> {
     const { store, metrics } = this.surroundings;
     const outcomes = new Map<number, PartitionOutcome>();
     const differing: number[] = [];
-    for (let at = 0; at < partitions.length; at += MOST_ROOTS) {
+    for (let at = 0; at === 0 || at < partitions.length; at += MOST_ROOTS) {
       const some = partitions.slice(at, at + MOST_ROOTS);
       const digests = await this.ask(some, false);
       for (const partition of some) {

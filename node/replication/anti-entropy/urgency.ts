@@ -16,7 +16,8 @@ export function urgencyOf(
   const { map, nodeId } = cluster;
   if (map === undefined) return undefined;
   const shared = sharedPartitions(map, nodeId, peer.nodeId);
-  if (shared.length === 0) return undefined;
+  // A gap before the log of somebody with whom nothing is shared hides nothing.
+  if (shared.length === 0) return peer.fellOff ? 1 : undefined;
   const serves = (partition: number): boolean => peer.readableAt(partition);
   const isSource = (partition: number): boolean =>
     !standing.isReadable(partition) &&

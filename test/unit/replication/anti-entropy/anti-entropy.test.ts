@@ -296,6 +296,17 @@ describe('anti-entropy', () => {
       expect(await first.contents()).to.have.length(1);
     });
 
+    it('closes the gap before the log of a peer with whom it shares nothing', async () => {
+      await open(3);
+      cluster.map = mapOf(3, { assignment: ALL.map((partition) => (partition < 2 ? [0, 2] : [1, 2])) });
+      first.fellOffOf.add('kv-1');
+      antiEntropy.start();
+      await cluster.time.until('the gap is closed', () => first.promoted.size > 0);
+      expect(first.promoted.get('kv-1')).to.equal(7);
+      await cluster.time.advance(20_000);
+      expect(peer(1).asked).to.have.length(1);
+    });
+
     it('compares also what a newer map has added meanwhile, before the gap is closed', async () => {
       await open(2, { backgroundMs: 1_000_000, pauseMs: 100 });
       cluster.map = mapOf(2, { assignment: ALL.map((partition) => (partition === 3 ? [1] : [0, 1])) });
