@@ -1,5 +1,4 @@
 import { expect } from 'chai';
-import type { VolumeEvent } from '../support/memory-disk.ts';
 import { measured } from '../support/measured.ts';
 import { recordTrace, replay } from './trace.ts';
 
