@@ -37,9 +37,9 @@ const RESERVE_AFTER_MS = 5000;
  */
 export class Quota {
   exceeded = false;
-  /** As of the last look at the volume; `Infinity` before the first one. */
-  quotaBytes = Infinity;
   private readonly options: QuotaOptions;
+  /** What the state may have in use, as of the last look at the volume. */
+  private roomForState = Infinity;
   private readonly reserveTimer: Timer;
   private nextLook: Timer | undefined;
   private looking = false;
@@ -60,15 +60,32 @@ export class Quota {
     return liveBytes + logBytes;
   }
 
-  /** Something was written: looks at the volume unless that was done a moment ago. */
+  /** `Infinity` before the first look at the volume. */
+  get quotaBytes(): number {
+    return Math.max(0, Math.min(this.toldBytes, this.roomForState + this.options.sizes().logBytes));
+  }
+
+  /** Something was written: looks at the volume unless that was done a moment ago and what was found then is not used up. */
   wake(): void {
-    if (this.options.clock.monotonicMs() - this.lookedAtMs >= PERIOD_MS) this.look();
+    const isOver = this.isOver(0);
+    if (isOver) this.setExceeded(true);
+    if (isOver || this.options.clock.monotonicMs() - this.lookedAtMs >= PERIOD_MS) this.look();
   }
 
   stop(): void {
     this.stopped = true;
     this.reserveTimer.cancel();
     this.nextLook?.cancel();
+  }
+
+  private get toldBytes(): number {
+    const { quotaBytes } = this.options.limits;
+    return quotaBytes === 0 ? Infinity : quotaBytes;
+  }
+
+  private isOver(marginBytes: number): boolean {
+    const { liveBytes, logBytes } = this.options.sizes();
+    return liveBytes > this.roomForState - marginBytes || liveBytes + logBytes > this.toldBytes - marginBytes;
   }
 
   private look(): void {
@@ -88,30 +105,29 @@ export class Quota {
 
   private async judge(space: DiskSpace): Promise<void> {
     if (this.stopped) return;
-    const { limits, sizes, reserve, scheduler, logger } = this.options;
-    const { stateBytes, liveBytes, logBytes } = sizes();
+    const { limits, sizes, reserve, scheduler } = this.options;
+    const { stateBytes, logBytes } = sizes();
     const headroom = headroomBytes(space);
     const spareBytes = space.freeBytes - Math.max(0, limits.logBytes - logBytes) - headroom;
-    const usedBytes = liveBytes + logBytes;
-    const automatic = usedBytes + (stateBytes - liveBytes) + spareBytes;
-    this.quotaBytes = Math.max(
-      0,
-      Math.min(automatic, limits.quotaBytes === 0 ? Infinity : limits.quotaBytes),
-    );
-    // A margin, or the answer would change with every transaction.
-    const margin = this.exceeded ? Math.min(headroom / 4, this.quotaBytes / 20) : 0;
-    const exceeded = usedBytes > this.quotaBytes - margin;
-    if (exceeded !== this.exceeded) {
-      const values = { usedBytes, quotaBytes: this.quotaBytes, freeBytes: space.freeBytes };
-      if (exceeded) logger.error(values, 'the quota is exceeded: puts are refused until there is room again');
-      else logger.info(values, 'there is room below the quota again');
-    }
-    this.exceeded = exceeded;
-    if (exceeded) {
+    // The state's file grows by what can be spared, and what it has is used again.
+    this.roomForState = stateBytes + spareBytes;
+    // With a margin, or the answer would change with every transaction.
+    const marginBytes = this.exceeded ? Math.min(headroom / 4, this.quotaBytes / 20) : 0;
+    this.setExceeded(this.isOver(marginBytes));
+    if (this.exceeded) {
       this.nextLook?.cancel();
       this.nextLook = scheduler.after(PERIOD_MS, () => this.look());
     } else if (this.mayReserve) {
       await reserve.restore(space, spareBytes);
     }
+  }
+
+  private setExceeded(exceeded: boolean): void {
+    if (exceeded === this.exceeded) return;
+    this.exceeded = exceeded;
+    const { logger } = this.options;
+    const values = { usedBytes: this.usedBytes, quotaBytes: this.quotaBytes };
+    if (exceeded) logger.error(values, 'the quota is exceeded: puts are refused until there is room again');
+    else logger.info(values, 'there is room below the quota again');
   }
 }
