@@ -8,6 +8,7 @@ import { Replay } from './replay.ts';
 import { segmentName } from './segment.ts';
 import { highest, scanSegment } from './segment-scan.ts';
 import type { IndexedState } from './state.ts';
+import type { StorageRules } from './storage-rules.ts';
 import {
   APPLIED_NAME,
   decodeApplied,
@@ -73,7 +74,7 @@ const NOTHING: Recovered = {
  *
  * @throws StoreCorrupt when synced data is damaged or missing; StoreUnsupported for a newer format.
  */
-export async function recover(disk: Disk, state: IndexedState, layerRecords: number): Promise<Recovered> {
+export async function recover(disk: Disk, state: IndexedState, options: RecoveryOptions): Promise<Recovered> {
   const stateMeta = new Map([...state.readAllMeta()].map(([name, bytes]) => [name, unsealMeta(name, bytes)]));
   const identityBytes = stateMeta.get(STORE_NAME);
   if (identityBytes === undefined) {
@@ -86,21 +87,26 @@ export async function recover(disk: Disk, state: IndexedState, layerRecords: num
   if (appliedBytes === undefined) throw new StoreCorrupt('the state does not say how far it is');
   const applied = decodeApplied(appliedBytes);
   const { segments, mayBeTorn } = await findSegments(disk, identity.storeId);
-  return replay(disk, { state, identity, applied, segments, mayBeTorn, stateMeta, layerRecords });
+  return replay(disk, { state, identity, applied, segments, mayBeTorn, stateMeta, ...options });
 }
 
-interface ReplayInput {
+export interface RecoveryOptions {
+  /** Records of a layer. */
+  readonly layerRecords: number;
+  readonly rules: StorageRules;
+}
+
+interface ReplayInput extends RecoveryOptions {
   readonly state: IndexedState;
   readonly identity: StoreIdentity;
   readonly applied: Applied;
   readonly segments: readonly Segment[];
   readonly mayBeTorn: boolean;
   readonly stateMeta: ReadonlyMap<string, Buffer>;
-  readonly layerRecords: number;
 }
 
 async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
-  const { identity, applied, segments, stateMeta, layerRecords } = input;
+  const { identity, applied, segments, stateMeta, layerRecords, rules } = input;
   const seed = entrySeed(identity.storeId);
   const first = segments[0];
   if (first === undefined) throw new StoreCorrupt('there is a state, and its log is missing');
@@ -148,7 +154,7 @@ async function replay(disk: Disk, input: ReplayInput): Promise<Recovered> {
     appliedHead: applied.head,
     lastSequence,
     cleanStart: cleanEnd !== undefined,
-    startAfter: Math.max(lastSequence, cleanEnd ?? ceilings.sequence),
+    startAfter: Math.max(lastSequence, cleanEnd ?? (rules.sequencesBehindCeiling ? ceilings.sequence : 0)),
     head: replayed.head,
     ceilings,
     cursors,

@@ -12,6 +12,7 @@ import { isNoSpace, Reserve } from './reserve.ts';
 import { STORE_ID_BYTES } from './segment.ts';
 import { APPLIED_NAME, encodeApplied, encodeIdentity, sealMeta, STORE_NAME } from './state-meta.ts';
 import type { IndexedState } from './state.ts';
+import { STORAGE_RULES, type StorageRules } from './storage-rules.ts';
 import { StoreUnsupported } from './store-errors.ts';
 import { fitted } from './volume.ts';
 
@@ -28,6 +29,8 @@ export interface LogStoreOptions {
   readonly logger: Logger;
   /** @default DEFAULT_LIMITS */
   readonly limits?: Partial<StoreLimits>;
+  /** @default STORAGE_RULES */
+  readonly rules?: StorageRules;
   /** Told of every sync of the log: entries made durable, and how long write and sync took. */
   readonly observeSync?: (entries: number, seconds: number) => void;
   /**
@@ -84,7 +87,8 @@ async function withReserve<T>(reserve: Reserve, open: () => Promise<T>): Promise
 type OpenedLog = Pick<StoreParts, 'recovered' | 'log' | 'ceilings' | 'storeId'>;
 
 async function openLog(options: LogStoreOptions, limits: StoreLimits): Promise<OpenedLog> {
-  const recovered = await recover(options.disk, options.state, limits.checkpointRecords);
+  const { disk, state, rules = STORAGE_RULES } = options;
+  const recovered = await recover(disk, state, { layerRecords: limits.checkpointRecords, rules });
   checkPartitions(options.partitions, recovered.identity?.partitions);
   const storeId = recovered.identity?.storeId ?? options.random.bytes(STORE_ID_BYTES);
   const steps = { sequence: limits.sequenceStep, clockMs: limits.clockStepMs };

@@ -97,7 +97,7 @@ export class MemoryMachine {
   async open(
     limits: Partial<StoreLimits> = SMALL_LIMITS,
     partitions = 8,
-    more: Pick<LogStoreOptions, 'condemn'> = {},
+    more: Pick<LogStoreOptions, 'condemn' | 'rules'> = {},
   ): Promise<LogStore> {
     const { time, random } = this;
     const scheduler = time.scheduler();

@@ -293,6 +293,10 @@ describe('a store after a crash', () => {
     machine.kill();
     const third = await machine.open();
     expect(await write(third, 3)).to.equal(ceiling + 1);
+    machine.kill();
+    // Without the rule a sequence that others may have seen would be used again.
+    const careless = await machine.open(undefined, undefined, { rules: { sequencesBehindCeiling: false } });
+    expect(await write(careless, 4)).to.equal(ceiling + 2);
     expect([first, second, third].map(({ cleanStart }) => cleanStart)).to.deep.equal([true, true, false]);
   });
 });
