@@ -1,0 +1,235 @@
+import { crc32 } from 'node:zlib';
+import type { Clock } from '../../../common/clock.ts';
+import { compareVersions, type Version } from '../../../model/version.ts';
+import type { RequestId } from '../../../proto/gen/kvstore.ts';
+import type { LiveValue } from '../engine.ts';
+
+/** What a node remembers of requests. */
+export interface RequestIndexSettings {
+  /** How long a request is remembered at least, milliseconds. */
+  readonly windowMs: number;
+  /** Most requests remembered. Beyond it the oldest go early, and retries of them are refused. */
+  readonly maxEntries: number;
+  /** Most bytes of replaced values kept for retries. Beyond it the oldest go early: their retries are answered without. */
+  readonly maxOldBytes: number;
+}
+
+export const DEFAULT_REQUEST_INDEX_SETTINGS: RequestIndexSettings = {
+  windowMs: 60_000,
+  maxEntries: 250_000,
+  maxOldBytes: 8 * 1024 * 1024,
+};
+
+/**
+ * What a replica can say of a request.
+ *
+ * - `held`: its write was applied here at this version, with nothing newer there when it came.
+ * - `not-held`: it never came, or it came beaten.
+ * - `unknown`: it may have come when this replica did not remember requests, or have been forgotten since.
+ */
+export type RequestKnowledge =
+  { readonly kind: 'held'; readonly version: Version } | { readonly kind: 'not-held' | 'unknown' };
+
+/** What the write replaced, where this node coordinated it. */
+export interface Replaced {
+  readonly value: LiveValue | undefined;
+}
+
+interface KnownWrite {
+  readonly version: Version;
+  /** Of the key: an id that is used for another key is another request. */
+  readonly keyCheck: number;
+  replaced: Replaced | undefined;
+}
+
+interface ClientWrites {
+  highest: number;
+  readonly writes: Map<number, KnownWrite>;
+}
+
+/** Requests noted within a stretch of time, by client. They are forgotten together. */
+interface Generation {
+  readonly begunMs: number;
+  endedMs: number;
+  entries: number;
+  readonly clients: Map<string, ClientWrites>;
+  /** Those that know what they replaced, oldest first, and the bytes of that. */
+  readonly replacing: Map<KnownWrite, number>;
+}
+
+const GENERATIONS = 6;
+const MOST_FORGOTTEN_CLIENTS = 10_000;
+const REPLACED_OVERHEAD_BYTES = 64;
+
+/**
+ * The requests whose writes this node has applied in the last minute, its own and those of peers (PROTOCOL 8).
+ *
+ * Of a client it also remembers the highest number it has forgotten. Clients number their writes as they begin them: a
+ * request with a higher number that is not found was never held here, and one up to it may have been, so long ago that
+ * nothing is said of it.
+ */
+export class RequestIndex {
+  private readonly clock: Clock;
+  private readonly settings: RequestIndexSettings;
+  /** Oldest first. */
+  private generations: Generation[] = [];
+  /** Highest number forgotten, by client; the one forgotten last is the newest. */
+  private readonly forgotten = new Map<string, number>();
+  private replacedBytes = 0;
+  /** Until when a partition's requests may be unknown here, by the monotonic clock. */
+  private readonly unknownUntilMs = new Map<number, number>();
+  private completeFromMs = Infinity;
+
+  constructor(clock: Clock, settings: RequestIndexSettings) {
+    this.clock = clock;
+    this.settings = settings;
+  }
+
+  get windowMs(): number {
+    return this.settings.windowMs;
+  }
+
+  /** Requests remembered. */
+  get size(): number {
+    return this.generations.reduce((sum, generation) => sum + generation.entries, 0);
+  }
+
+  /** A write was applied here, or its version was already there: to be told of each with an id, in the turn of applying. */
+  note(id: RequestId, key: Buffer, version: Version, replaced?: Replaced): void {
+    const client = clientOf(id);
+    const before = this.find(client, id.number);
+    const keyCheck = crc32(key);
+    const same = before?.keyCheck === keyCheck ? before : undefined;
+    // A write that is minted again keeps its id, and what it replaced at first.
+    if (same !== undefined && compareVersions(same.version, version) >= 0) return;
+    const write: KnownWrite = { version, keyCheck, replaced: same?.replaced ?? replaced };
+    const generation = this.current();
+    let known = generation.clients.get(client);
+    if (known === undefined) generation.clients.set(client, (known = { highest: 0, writes: new Map() }));
+    known.highest = Math.max(known.highest, id.number);
+    if (!known.writes.has(id.number)) generation.entries += 1;
+    known.writes.set(id.number, write);
+    this.keepReplaced(generation, write);
+  }
+
+  /** What is known of a request about a key of that partition. */
+  lookup(id: RequestId, key: Buffer, partition: number): RequestKnowledge {
+    const version = this.versionOf(id, key);
+    if (version !== undefined) return { kind: 'held', version };
+    const knows = this.knows(partition) && !this.hasForgotten(id);
+    return { kind: knows ? 'not-held' : 'unknown' };
+  }
+
+  /** The version at which the request was applied here; undefined when it is not remembered. */
+  versionOf(id: RequestId, key: Buffer): Version | undefined {
+    const write = this.find(clientOf(id), id.number);
+    return write?.keyCheck === crc32(key) ? write.version : undefined;
+  }
+
+  /** What the request replaced; undefined when another node coordinated it, or too much else was kept since. */
+  replacedBy(id: RequestId): Replaced | undefined {
+    return this.find(clientOf(id), id.number)?.replaced;
+  }
+
+  /** Whether the request is so old that it may have been applied and forgotten. */
+  hasForgotten(id: RequestId): boolean {
+    this.expire();
+    return id.number <= (this.forgotten.get(clientOf(id)) ?? -1);
+  }
+
+  /** What was applied in the window before this start is noted. `since`: by the monotonic clock; from then on it is. */
+  complete(sinceMs: number): void {
+    this.completeFromMs = sinceMs;
+  }
+
+  /** Partitions were filled from others: what had been applied to them before is not known here. */
+  learnAnew(partitions: Iterable<number>): void {
+    const untilMs = this.clock.monotonicMs() + this.settings.windowMs;
+    for (const partition of partitions) this.unknownUntilMs.set(partition, untilMs);
+  }
+
+  private knows(partition: number): boolean {
+    const now = this.clock.monotonicMs();
+    const untilMs = this.unknownUntilMs.get(partition) ?? -Infinity;
+    if (untilMs <= now) this.unknownUntilMs.delete(partition);
+    return untilMs <= now && now - this.completeFromMs >= this.settings.windowMs;
+  }
+
+  private find(client: string, number: number): KnownWrite | undefined {
+    this.expire();
+    for (let index = this.generations.length - 1; index >= 0; index -= 1) {
+      const found = this.generations[index]?.clients.get(client)?.writes.get(number);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  /** The generation that is noted into: a new one when the last is over or large enough. */
+  private current(): Generation {
+    const now = this.clock.monotonicMs();
+    const { windowMs, maxEntries } = this.settings;
+    const last = this.generations.at(-1);
+    const room = maxEntries / GENERATIONS;
+    if (last !== undefined && now - last.begunMs < windowMs / GENERATIONS && last.entries < room) {
+      last.endedMs = now;
+      return last;
+    }
+    const generation: Generation = {
+      begunMs: now,
+      endedMs: now,
+      entries: 0,
+      clients: new Map(),
+      replacing: new Map(),
+    };
+    this.generations.push(generation);
+    while (this.size > maxEntries - room) this.forgetOldest();
+    return generation;
+  }
+
+  private expire(): void {
+    const now = this.clock.monotonicMs();
+    for (;;) {
+      const oldest = this.generations[0];
+      if (oldest === undefined || now - oldest.endedMs <= this.settings.windowMs) return;
+      this.forgetOldest();
+    }
+  }
+
+  private forgetOldest(): void {
+    const oldest = this.generations.shift();
+    for (const bytes of oldest?.replacing.values() ?? []) this.replacedBytes -= bytes;
+    for (const [client, { highest }] of oldest?.clients ?? []) {
+      const before = this.forgotten.get(client) ?? -1;
+      this.forgotten.delete(client);
+      this.forgotten.set(client, Math.max(before, highest));
+    }
+    for (const client of this.forgotten.keys()) {
+      if (this.forgotten.size <= MOST_FORGOTTEN_CLIENTS) break;
+      this.forgotten.delete(client);
+    }
+  }
+
+  private keepReplaced(generation: Generation, write: KnownWrite): void {
+    if (write.replaced === undefined) return;
+    const bytes = REPLACED_OVERHEAD_BYTES + (write.replaced.value?.value.length ?? 0);
+    generation.replacing.set(write, bytes);
+    this.replacedBytes += bytes;
+    while (this.replacedBytes > this.settings.maxOldBytes) this.letGo();
+  }
+
+  /** The oldest replaced value. */
+  private letGo(): void {
+    const holder = this.generations.find(({ replacing }) => replacing.size > 0);
+    for (const [write, bytes] of holder?.replacing ?? []) {
+      holder?.replacing.delete(write);
+      this.replacedBytes -= bytes;
+      write.replaced = undefined;
+      return;
+    }
+  }
+}
+
+/** A client that starts anew may use its id again, but not with the same start. */
+function clientOf({ clientId, clientStartMs }: RequestId): string {
+  return `${clientId.toString('latin1')}${clientStartMs}`;
+}
