@@ -2,6 +2,7 @@ import type { Timer } from '../../../common/clock.ts';
 import { Backoff } from '../../../common/backoff.ts';
 import { messageOf } from '../../../common/errors.ts';
 import type { Random } from '../../../common/random.ts';
+import { Activation } from './activation.ts';
 import { Claims } from './claims.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
 import { isNearlyBlank } from './comparison.ts';
@@ -53,6 +54,7 @@ export class AntiEntropy {
   readonly settlement: Settlement;
   private readonly options: AntiEntropyOptions;
   private readonly claims = new Claims();
+  private readonly activation: Activation;
   private readonly fillPace: Pace;
   private readonly backgroundPace: Pace;
   private readonly work = new Map<string, PeerWork>();
@@ -60,7 +62,6 @@ export class AntiEntropy {
   private readonly blank = new Set<number>();
   private readonly seenFilling = new Set<number>();
   private readonly ongoing = new Set<Promise<void>>();
-  private activating = false;
   private timer: Timer | undefined;
   private deciding = false;
   private started = false;
@@ -71,6 +72,7 @@ export class AntiEntropy {
     this.settlement = new Settlement({ ...options, partitions: store.partitions, peers });
     this.fillPace = new Pace(settings.fillBytesPerSecond, clock, scheduler);
     this.backgroundPace = new Pace(settings.backgroundBytesPerSecond, clock, scheduler);
+    this.activation = new Activation(options, this.settlement, () => this.wake());
   }
 
   start(): void {
@@ -83,7 +85,7 @@ export class AntiEntropy {
     this.started = false;
     this.timer?.cancel();
     this.abortAll('this node stops');
-    await Promise.all(this.ongoing);
+    await Promise.all([...this.ongoing, this.activation.stop()]);
   }
 
   /** Looks what is due; call when peers, their standing, the own standing, the map, the barrier or the label changed. */
@@ -92,7 +94,12 @@ export class AntiEntropy {
     this.deciding = true;
     this.options.scheduler.soon(() => {
       this.deciding = false;
-      this.decide();
+      try {
+        this.decide();
+      } catch (error) {
+        // A store that has failed ends the node; nobody else is to be woken by that here.
+        this.options.logger.warn({ error: messageOf(error) }, 'looking what is to be compared failed');
+      }
     });
   }
 
@@ -132,7 +139,7 @@ export class AntiEntropy {
     const { peers, clock, settings } = this.options;
     this.settlement.prune();
     this.noticeFilling();
-    this.activate();
+    this.activation.wake();
     const now = clock.monotonicMs();
     const due = peers()
       .filter(({ mutual }) => mutual)
@@ -181,7 +188,7 @@ export class AntiEntropy {
       claims,
       blank,
       pace: () => (isBackground(running.urgency) ? this.backgroundPace : this.fillPace),
-      onProgress: () => this.activate(),
+      onProgress: () => this.activation.wake(),
       signal: controller.signal,
     });
     this.track(this.execute(run, peer, work, running));
@@ -233,36 +240,6 @@ export class AntiEntropy {
       this.seenFilling.add(partition);
       if (isNearlyBlank(this.options.store.digest(partition).leaves)) this.blank.add(partition);
     }
-  }
-
-  /** Marks what has been filled; one marking at a time. */
-  private activate(): void {
-    if (this.activating || !this.started) return;
-    const filled = this.settlement.filled();
-    if (filled.length === 0) return;
-    this.activating = true;
-    this.track(
-      this.markFilled(filled)
-        .catch((error: unknown) => {
-          this.options.logger.error({ error }, 'filled partitions could not be marked');
-        })
-        .finally(() => {
-          this.activating = false;
-          this.wake();
-        }),
-    );
-  }
-
-  private async markFilled(filled: ReturnType<Settlement['filled']>): Promise<void> {
-    const { horizons, standing, logger } = this.options;
-    // Before the mark: what its sources had purged must not be taken from anybody else afterwards.
-    await horizons.inherit(filled.map(({ partition, horizonMs }) => [partition, horizonMs] as const));
-    // Not what has lost its standing meanwhile, or has got a further source.
-    const still = new Set(this.settlement.filled().map(({ partition }) => partition));
-    const ready = filled.flatMap(({ partition }) => (still.has(partition) ? partition : []));
-    if (ready.length === 0) return;
-    await standing.markReadable(ready);
-    logger.info({ partitions: ready.length }, 'partitions are filled and readable');
   }
 
   /** Looks again when the next thing is due by time. */

@@ -223,6 +223,38 @@ describe('anti-entropy', () => {
       expect(comparedAtMark).to.equal(true);
     });
 
+    it('tries again, and not all the time, when its mark cannot be written', async () => {
+      await open(2);
+      await blank(...some('a', 10, 1000));
+      const { standing } = first.surroundings;
+      const markReadable = standing.markReadable.bind(standing);
+      let tries = 0;
+      let broken = true;
+      standing.markReadable = (partitions) => {
+        tries += 1;
+        return broken ? Promise.reject(new Error('broken')) : markReadable(partitions);
+      };
+      antiEntropy.start();
+      await cluster.time.advance(60_000);
+      expect(tries).to.be.within(5, 30);
+      expect(readable()).to.equal(false);
+      broken = false;
+      await cluster.time.until('it is readable', readable);
+    });
+
+    it('does nothing, and harms nobody, when its store has failed', async () => {
+      await open(2);
+      await blank(...some('a', 10, 1000));
+      const { store } = first;
+      store.digest = () => {
+        throw new Error('the store has failed');
+      };
+      antiEntropy.start();
+      await cluster.time.advance(5000);
+      Reflect.deleteProperty(store, 'digest');
+      expect(readable()).to.equal(false);
+    });
+
     it('does not wait for an answer that is of no use any more', async () => {
       await open(2);
       await blank(...some('a', 30, 1000));
