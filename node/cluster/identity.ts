@@ -103,14 +103,19 @@ export class VolumeIdentity {
     await this.write({ clusterId });
   }
 
-  /** Takes a new incarnation, durably: what the old one acknowledged may be missing here. */
-  async renew(): Promise<void> {
-    await this.write({ incarnation: random48(this.random), logBase: this.store.logStart });
+  /**
+   * Takes a new incarnation, durably: what the old one acknowledged may be missing here.
+   *
+   * @param onRenewed called in the turn in which it counts, so that nothing of the old one is told under the new name.
+   */
+  async renew(onRenewed: () => void): Promise<void> {
+    await this.write({ incarnation: random48(this.random), logBase: this.store.logStart }, onRenewed);
   }
 
-  private async write(change: Partial<StoredIdentity>): Promise<void> {
+  private async write(change: Partial<StoredIdentity>, onWritten?: () => void): Promise<void> {
     const next = { ...this.stored, ...change };
     await writeJsonMeta(this.store, META, FORMAT, next);
     this.stored = next;
+    onWritten?.();
   }
 }

@@ -285,6 +285,8 @@ export class PeerSession {
       start: provisional ? { after: ownLog.durableHead, provisional } : { after, provisional },
       send: (entries) => this.link.send({ $case: 'entries', value: entries }),
       onAcknowledged: (sequence) => {
+        // What is said of the log of an earlier incarnation counts for nothing.
+        if (identity.incarnation !== incarnation) return;
         if ((memories.get(this.peer)?.acknowledged ?? 0) < sequence) {
           memories.update(this.peer, { acknowledged: sequence });
         }

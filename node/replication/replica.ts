@@ -690,16 +690,18 @@ class RunningReplica implements Replica {
     try {
       // What it sent and lost is gone, but everything it acknowledged is here: it goes on serving.
       if (past === 'rolled-back') await this.loseAll();
-      await this.identity.renew();
+      await this.identity.renew(() => {
+        // Told under the new name, what the old one's peers had acknowledged would make them think that they lost it.
+        this.memories.forgetAcknowledgements();
+        this.collection.onRenewed();
+        this.coordinator.abandon('this node lost data and goes on as a new incarnation');
+        this.peers.reset('a new incarnation');
+      });
       await this.standing.renew();
-      this.memories.forgetAcknowledgements();
-      this.collection.onRenewed();
     } catch (error) {
       logger.error({ error: messageOf(error) }, 'the new incarnation could not be written');
       return;
     }
-    this.coordinator.abandon('this node lost data and goes on as a new incarnation');
-    this.peers.reset('a new incarnation');
     this.antiEntropy.wake();
   }
 
