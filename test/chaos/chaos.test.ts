@@ -4,7 +4,7 @@ import { systemRandom } from '../../common/random.ts';
 import { noVolumesReason } from '../support/loop-volume.ts';
 import { measured } from '../support/measured.ts';
 import { seededRandom } from '../support/seeded-random.ts';
-import { ChaosCluster } from './chaos-cluster.ts';
+import { ProcessCluster } from '../support/process-cluster.ts';
 import { Chaos } from './faults.ts';
 import { History, violations } from './history.ts';
 import { readBack, Workload } from './workload.ts';
@@ -15,22 +15,28 @@ const FAULTS_MS = MINUTES === undefined ? 35_000 : Number(MINUTES) * 60_000;
 /** `SEED=7 npm run test:chaos` draws the same faults again, at the same times as far as processes have them. */
 const SEED = Number(process.env['SEED'] ?? Math.floor(systemRandom.fraction() * 2 ** 31));
 const MIB = 1024 * 1024;
-const LEAST_ACKNOWLEDGED_PER_SECOND = 20;
+/** A machine that does other things too must not fail it. */
+const LEAST_ACKNOWLEDGED_PER_SECOND = 5;
+/** With more nodes than copies, operations are sent on; by hand, for that takes a machine with more to give. */
+const NODES = MINUTES === undefined ? 3 : 5;
 
 describe('processes under a writer, with everything going wrong', function () {
   this.timeout(FAULTS_MS + 180_000);
   const history = new History();
-  let cluster: ChaosCluster;
+  let cluster: ProcessCluster;
 
   before(async () => {
     console.log(`    seed ${SEED}: SEED=${SEED} npm run test:chaos`);
     const reason = noVolumesReason();
     if (reason !== undefined) console.log(`    no disk will be full: ${reason}`);
-    cluster = await ChaosCluster.start(reason === undefined ? { volumeBytes: 256 * MIB } : {});
+    cluster = await ProcessCluster.start({
+      nodes: NODES,
+      ...(reason === undefined ? { volumeBytes: 256 * MIB } : {}),
+    });
   });
 
   after(async () => {
-    await (cluster as ChaosCluster | undefined)?.[Symbol.asyncDispose]();
+    await (cluster as ProcessCluster | undefined)?.[Symbol.asyncDispose]();
   });
 
   it('lose nothing that was acknowledged, and are equal in the end', async () => {

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Random } from '../../common/random.ts';
-import type { ChaosCluster } from './chaos-cluster.ts';
-import type { ChaosNode } from './chaos-node.ts';
+import type { ProcessCluster } from '../support/process-cluster.ts';
+import type { SupervisedNode } from '../support/supervised-node.ts';
 
 /** Something bad that can be done to a cluster. */
 interface FaultKind {
@@ -14,9 +14,9 @@ interface FaultKind {
 
 /** Where a fault happens: a node, and another one for those of the network. */
 interface Site {
-  readonly cluster: ChaosCluster;
-  readonly node: ChaosNode;
-  readonly other: ChaosNode;
+  readonly cluster: ProcessCluster;
+  readonly node: SupervisedNode;
+  readonly other: SupervisedNode;
   /** How long it lasts. */
   readonly durationMs: number;
   /** 0 to 1, for whatever else a fault has to choose. */
@@ -151,16 +151,16 @@ const AT_ONCE = 2;
 export class Chaos {
   /** How often each kind happened. */
   readonly happened = new Map<string, number>();
-  private readonly cluster: ChaosCluster;
+  private readonly cluster: ProcessCluster;
   private readonly random: Random;
   private readonly tell: (line: string) => void;
   /** Nodes that a fault is at, and nodes at the other end of a disturbed network. */
-  private readonly disturbed = new Set<ChaosNode>();
+  private readonly disturbed = new Set<SupervisedNode>();
   private readonly underWay = new Set<Promise<void>>();
   /** Each kind once, before any comes twice. */
   private due: FaultKind[];
 
-  constructor(cluster: ChaosCluster, random: Random, tell: (line: string) => void) {
+  constructor(cluster: ProcessCluster, random: Random, tell: (line: string) => void) {
     this.cluster = cluster;
     this.random = random;
     this.tell = tell;

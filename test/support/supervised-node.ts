@@ -4,9 +4,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { AdminTarget } from '../../client/admin-client.ts';
 import type { Member } from '../../model/cluster-map.ts';
 import type { BoundPorts } from '../../node/node.ts';
-import { cleanAtExit } from '../support/exit-cleanup.ts';
-import { type NodeHome, NodeProcess } from '../support/node-process.ts';
-import { waitFor } from '../support/wait.ts';
+import { cleanAtExit } from './exit-cleanup.ts';
+import { type NodeHome, NodeProcess } from './node-process.ts';
+import { waitFor } from './wait.ts';
 
 const HOST = '127.0.0.1';
 const RESTART_AFTER_MS = 300;
@@ -15,7 +15,7 @@ const READY_TIMEOUT_MS = 60_000;
 /** Outputs of processes that were ended are kept for as many. */
 const KEPT_ENDS = 20;
 
-export interface ChaosNodeOptions {
+export interface SupervisedNodeOptions {
   readonly nodeId: string;
   readonly home: NodeHome;
   readonly dataDir: string;
@@ -26,11 +26,11 @@ export interface ChaosNodeOptions {
 }
 
 /** A node whose process is started again whenever it has ended, as Kubernetes would, unless it is held down. */
-export class ChaosNode {
+export class SupervisedNode {
   readonly nodeId: string;
   /** How processes ended that nobody had asked to, the latest ones. */
   readonly unaskedEnds: string[] = [];
-  private readonly options: ChaosNodeOptions;
+  private readonly options: SupervisedNodeOptions;
   private readonly cancelCleaning: () => void;
   private process: NodeProcess | undefined;
   private ending = false;
@@ -38,7 +38,7 @@ export class ChaosNode {
   private closed = false;
   private supervision: Promise<void> = Promise.resolve();
 
-  constructor(options: ChaosNodeOptions) {
+  constructor(options: SupervisedNodeOptions) {
     this.nodeId = options.nodeId;
     this.options = options;
     this.cancelCleaning = cleanAtExit(() => this.signal('SIGKILL'));

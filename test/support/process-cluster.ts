@@ -1,15 +1,16 @@
+import { createHash, type Hash } from 'node:crypto';
 import type { AdminClient } from '../../client/admin-client.ts';
-import { type ClusterMap, sealMap } from '../../model/cluster-map.ts';
+import { type ClusterMap, replicasOf, sealMap } from '../../model/cluster-map.ts';
+import { partitionOf } from '../../model/key-hash.ts';
 import type { GetStatusResponse } from '../../proto/gen/admin.ts';
-import { freePorts } from '../support/free-ports.ts';
-import { LoopVolume } from '../support/loop-volume.ts';
-import { firstMap, NodeHome } from '../support/node-process.ts';
-import { PeerMesh } from '../support/peer-mesh.ts';
-import { digestOf } from '../support/record-digest.ts';
-import { waitFor } from '../support/wait.ts';
-import { ChaosNode } from './chaos-node.ts';
+import { freePorts } from './free-ports.ts';
+import { LoopVolume } from './loop-volume.ts';
+import { firstMap, NodeHome } from './node-process.ts';
+import { PeerMesh } from './peer-mesh.ts';
+import { waitFor } from './wait.ts';
+import { SupervisedNode } from './supervised-node.ts';
 
-export interface ChaosClusterOptions {
+export interface ProcessClusterOptions {
   /** @default 3 */
   readonly nodes?: number;
   /** The last node stores on a volume of its own of this size, which can be filled. @default none */
@@ -21,20 +22,22 @@ export interface ChaosClusterOptions {
 const PARTITIONS = 16;
 const PORTS_OF_NODE = 3;
 const EQUAL_TIMEOUT_MS = 60_000;
+const STREAM_TIMEOUT_MS = 30_000;
 /** A node that does not answer at once is not whole. */
 const LOOK_TIMEOUT_MS = 1000;
 
 /** Nodes as processes, with a network of ours between them. */
-export class ChaosCluster implements AsyncDisposable {
-  readonly nodes: readonly ChaosNode[];
+export class ProcessCluster implements AsyncDisposable {
+  readonly nodes: readonly SupervisedNode[];
   readonly mesh: PeerMesh;
   readonly admin: AdminClient;
   /** What the last node stores on. */
   readonly volume: LoopVolume | undefined;
+  private readonly map: ClusterMap;
   private readonly home: NodeHome;
 
   private constructor(
-    nodes: readonly ChaosNode[],
+    nodes: readonly SupervisedNode[],
     parts: { mesh: PeerMesh; home: NodeHome; volume: LoopVolume | undefined },
   ) {
     this.nodes = nodes;
@@ -42,6 +45,8 @@ export class ChaosCluster implements AsyncDisposable {
     this.home = parts.home;
     this.volume = parts.volume;
     this.admin = parts.home.admin();
+    const members = nodes.map((node) => node.memberAt(parts.mesh.port(node.nodeId)));
+    this.map = firstMap(members, PARTITIONS);
   }
 
   /** Starts the nodes and waits until all of them are ready. */
@@ -49,7 +54,7 @@ export class ChaosCluster implements AsyncDisposable {
     nodes: count = 3,
     volumeBytes,
     flags = {},
-  }: ChaosClusterOptions): Promise<ChaosCluster> {
+  }: ProcessClusterOptions): Promise<ProcessCluster> {
     const nodeIds = Array.from({ length: count }, (_, index) => `sample-${index}`);
     const home = new NodeHome();
     const volume = volumeBytes === undefined ? undefined : new LoopVolume(volumeBytes);
@@ -59,7 +64,7 @@ export class ChaosCluster implements AsyncDisposable {
       const [clientPort = 0, peerPort = 0, httpPort = 0] = ports.slice(index * PORTS_OF_NODE);
       mesh.setTarget(nodeId, peerPort);
       const ownVolume = index === count - 1 ? volume : undefined;
-      return new ChaosNode({
+      return new SupervisedNode({
         nodeId,
         home,
         dataDir: ownVolume?.path ?? home.dataDir(nodeId),
@@ -67,7 +72,7 @@ export class ChaosCluster implements AsyncDisposable {
         flags: { peers: mesh.peersFlag(nodeId), partitions: String(PARTITIONS), ...flags },
       });
     });
-    const cluster = new ChaosCluster(nodes, { mesh, home, volume });
+    const cluster = new ProcessCluster(nodes, { mesh, home, volume });
     try {
       await cluster.form();
       return cluster;
@@ -82,7 +87,7 @@ export class ChaosCluster implements AsyncDisposable {
   }
 
   /** What a node says of itself; undefined when it does not answer. */
-  async statusOf(node: ChaosNode): Promise<GetStatusResponse | undefined> {
+  async statusOf(node: SupervisedNode): Promise<GetStatusResponse | undefined> {
     try {
       return await this.admin.status(node.adminTarget, AbortSignal.timeout(LOOK_TIMEOUT_MS));
     } catch {
@@ -91,12 +96,12 @@ export class ChaosCluster implements AsyncDisposable {
   }
 
   /** Whether a node answers and may be read in all that it holds. */
-  async isWhole(node: ChaosNode): Promise<boolean> {
+  async isWhole(node: SupervisedNode): Promise<boolean> {
     const status = await this.statusOf(node);
     return status !== undefined && status.ready && status.readablePartitions === status.partitions;
   }
 
-  /** Waits until all nodes are in sync and hold the same records, byte by byte, tombstones included. */
+  /** Waits until all nodes are in sync and replicas hold the same records, byte by byte, tombstones included. */
   async untilEqual(): Promise<void> {
     await waitFor({ what: 'the nodes to be equal', timeoutMs: EQUAL_TIMEOUT_MS }, async (see) => {
       for (const node of this.nodes) {
@@ -104,10 +109,31 @@ export class ChaosCluster implements AsyncDisposable {
         see(`${node.nodeId}: ${status === undefined ? 'no answer' : describe(status)}`);
         if (status?.inSync !== true || !status.ready) return false;
       }
-      const digests = await Promise.all(this.nodes.map((node) => digestOf(this.admin, node.adminTarget)));
-      see(JSON.stringify(digests));
-      return new Set(digests.map(({ sha256 }) => sha256)).size === 1;
+      const contents = new Map<string, ReadonlyMap<number, string>>();
+      for (const node of this.nodes) contents.set(node.nodeId, await this.contentsOf(node));
+      for (let partition = 0; partition < PARTITIONS; partition += 1) {
+        const replicas = replicasOf(this.map, partition).map(({ nodeId }) => nodeId);
+        see(`the records of partition ${partition} differ at ${replicas.join(', ')}`);
+        const copies = new Set(replicas.map((nodeId) => contents.get(nodeId)?.get(partition)));
+        if (copies.size !== 1) return false;
+      }
+      return true;
     });
+  }
+
+  /** By partition, a digest of the records that a node serves; none for a partition without records. */
+  private async contentsOf(node: SupervisedNode): Promise<ReadonlyMap<number, string>> {
+    const hashes = new Map<number, Hash>();
+    const timeout = AbortSignal.timeout(STREAM_TIMEOUT_MS);
+    for await (const chunk of this.admin.streamRecords(node.adminTarget, {}, timeout)) {
+      for (const { key, record } of chunk.records) {
+        const partition = partitionOf(key, PARTITIONS);
+        let hash = hashes.get(partition);
+        if (hash === undefined) hashes.set(partition, (hash = createHash('sha256')));
+        hash.update(`${key.length} ${record.length} `).update(key).update(record);
+      }
+    }
+    return new Map([...hashes].map(([partition, hash]) => [partition, hash.digest('hex')]));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -120,14 +146,10 @@ export class ChaosCluster implements AsyncDisposable {
 
   private async form(): Promise<void> {
     for (const node of this.nodes) node.start();
-    const map = firstMap(
-      this.nodes.map((node) => node.memberAt(this.mesh.port(node.nodeId))),
-      PARTITIONS,
-    );
-    await this.publish(map);
+    await this.publish(this.map);
     await Promise.all(this.nodes.map((node) => node.ready()));
     // From now on a blank volume is one that lost its data.
-    await this.publish(sealMap({ ...map, epoch: 2, initialised: true }));
+    await this.publish(sealMap({ ...this.map, epoch: 2, initialised: true }));
   }
 
   private async publish(map: ClusterMap): Promise<void> {
