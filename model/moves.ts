@@ -109,7 +109,7 @@ function goOnMoving(map: ClusterMap, desired: DesiredCluster, reports: Reports):
   const { moving } = map;
   if (moving === undefined) return undefined;
   const partitions = counted(moving.partitions.length, 'partition');
-  if (moving.phase === 2) return endMove(map, moving);
+  if (moving.phase === 2) return endMove(map, moving, reports);
   const unwanted = whyUnwanted(map, desired);
   if (unwanted !== undefined) {
     return publish(changed(map, { moving: 'none' }), `the move of ${partitions} is cancelled: ${unwanted}`);
@@ -138,9 +138,9 @@ function goOnMoving(map: ClusterMap, desired: DesiredCluster, reports: Reports):
   );
 }
 
-function endMove(map: ClusterMap, moving: Move): MoveStep {
+function endMove(map: ClusterMap, moving: Move, reports: Reports): MoveStep {
   const partitions = counted(moving.partitions.length, 'partition');
-  const stale = new Set(moving.partitions.flatMap((move) => staleQuorum(map, move)));
+  const stale = new Set(moving.partitions.flatMap((move) => staleQuorum(map, move, reports)));
   if (stale.size > 0) {
     return wait(
       `moving ${partitions}: ${names([...stale])} went down as old owners and could answer reads without the new ones; ` +

@@ -1,6 +1,6 @@
 import { type ClusterMap, type Member, type Move, quorumOf } from '../cluster-map.ts';
 import { isSameSet } from '../map-check.ts';
-import { isUp, type Reports, sourcesAmong, sourcesNeeded } from './reports.ts';
+import { hasTaken, isUp, type Reports, sourcesAmong, sourcesNeeded } from './reports.ts';
 
 /** A partition that is to have other owners. */
 export type PartitionMove = Move['partitions'][number];
@@ -92,9 +92,15 @@ export function shortageOf(
  * Members marked down that could still answer a quorum of reads for a partition among themselves, as its owners of before
  * the move: once writes go to the new owners alone, those reads would miss them. Empty when there are too few.
  */
-export function staleQuorum(map: ClusterMap, { oldReplicas }: PartitionMove): readonly Member[] {
-  const down = membersAt(map, oldReplicas).filter(({ state }) => state === 'down');
-  return down.length >= quorumOf(oldReplicas.length) ? down : [];
+export function staleQuorum(
+  map: ClusterMap,
+  { oldReplicas }: PartitionMove,
+  reports: Reports,
+): readonly Member[] {
+  const stale = membersAt(map, oldReplicas).filter(
+    ({ nodeId, state }) => state === 'down' && !hasTaken(map, reports.get(nodeId)),
+  );
+  return stale.length >= quorumOf(oldReplicas.length) ? stale : [];
 }
 
 /** Node ids for a sentence. */
