@@ -7,13 +7,24 @@ import { CallFailure } from './grpc.ts';
 
 /** One operation, whatever number of calls it takes. */
 export interface FailoverOperation<Response> {
-  /** A write is sent again only when it is known that nothing was applied; a read, whenever the connection fails. */
-  readonly kind: 'read' | 'write';
+  /**
+   * A `read` is sent again whenever the connection fails. A `write` carries a request id, by which nodes know it again: it
+   * is sent again also when nobody knows what became of it. Anything else goes `once`, unless it is known that nothing
+   * was done.
+   */
+  readonly kind: 'read' | 'write' | 'once';
   /** For all calls together, milliseconds. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
-  readonly call: (endpoint: Endpoint, call: EndpointCall) => Promise<Response>;
+  /** `attempt`: how many earlier calls may have applied the write. */
+  readonly call: (endpoint: Endpoint, call: EndpointCall, attempt: number) => Promise<Response>;
 }
+
+/**
+ * How long after its first call a write is sent again, milliseconds. Nodes remember a request for a minute; a retry that
+ * comes later would be written a second time, or be refused.
+ */
+const RETRY_WINDOW_MS = 45_000;
 
 /** Sends operations to the endpoint that last answered, and to the next ones when it does not. */
 export class Failover {
@@ -38,26 +49,39 @@ export class Failover {
    * may not have been applied.
    */
   async run<Response>(operation: FailoverOperation<Response>): Promise<Response> {
-    const endMs = this.clock.monotonicMs() + operation.timeoutMs;
+    const { kind, timeoutMs, signal } = operation;
+    const startMs = this.clock.monotonicMs();
+    const endMs = startMs + timeoutMs;
     const backoff = new Backoff({ initialMs: 50, maxMs: 1000 }, this.random);
     // Of each endpoint the last one: what a node said before it went away is no longer true.
     const failures = new Map<Endpoint, CallFailure>();
+    // Said when no later call tells what became of an earlier one.
+    let unsure: KvError | undefined;
+    let attempt = 0;
     for (let tried = 0; ; tried += 1) {
       if (tried > 0 && tried % this.endpoints.length === 0) {
         const pauseMs = Math.min(backoff.nextMs(), endMs - this.clock.monotonicMs());
-        if (pauseMs > 0) await sleep(this.scheduler, pauseMs, operation.signal);
+        if (pauseMs > 0) await sleep(this.scheduler, pauseMs, signal);
       }
-      const remainingMs = endMs - this.clock.monotonicMs();
-      if (tried > 0 && remainingMs < 1) throw this.gaveUp([...failures.values()], operation.timeoutMs);
+      const now = this.clock.monotonicMs();
+      if (tried > 0 && endMs - now < 1) throw unsure ?? this.gaveUp([...failures.values()], timeoutMs);
+      if (unsure !== undefined && now - startMs > RETRY_WINDOW_MS) throw unsure;
       const index = this.preferred;
       const endpoint = this.endpoints[index];
       if (endpoint === undefined) throw new KvError('FAILED_PRECONDITION', 'there is no endpoint');
       try {
-        const timeoutMs = this.shareOf(remainingMs, operation.kind);
-        return await operation.call(endpoint, { timeoutMs, signal: operation.signal });
+        return await operation.call(
+          endpoint,
+          { timeoutMs: this.shareOf(endMs - now, kind), signal },
+          attempt,
+        );
       } catch (error) {
         if (!(error instanceof CallFailure)) throw error;
-        if (!mayGoElsewhere(error, operation.kind)) throw finalError(error, operation.kind, endpoint.address);
+        const sure = isSure(error);
+        // What was refused now says nothing of the calls before.
+        if (!sure && kind !== 'read') unsure = unknownOutcome(error, endpoint.address);
+        if (!mayGoElsewhere(error, kind)) throw unsure ?? error.error;
+        if (!sure) attempt += 1;
         // Another operation may have moved on already.
         if (this.preferred === index) this.preferred = (index + 1) % this.endpoints.length;
         failures.delete(endpoint);
@@ -66,10 +90,10 @@ export class Failover {
     }
   }
 
-  /** A read leaves time to ask somebody else when a node hangs; a write that was sent cannot go elsewhere. */
-  private shareOf(remainingMs: number, kind: 'read' | 'write'): number {
+  /** What can be sent again leaves time to ask somebody else when a node hangs. */
+  private shareOf(remainingMs: number, kind: 'read' | 'write' | 'once'): number {
     const whole = Math.max(1, Math.ceil(remainingMs));
-    return kind === 'read' && this.endpoints.length > 1 && whole > 200 ? Math.ceil(whole / 2) : whole;
+    return kind !== 'once' && this.endpoints.length > 1 && whole > 200 ? Math.ceil(whole / 2) : whole;
   }
 
   private gaveUp(failures: readonly CallFailure[], timeoutMs: number): KvError {
@@ -90,15 +114,23 @@ function mostTelling(failures: readonly CallFailure[]): KvError {
   return telling?.error ?? new KvError('UNAVAILABLE', 'no endpoint was tried');
 }
 
-function mayGoElsewhere({ stage, error }: CallFailure, kind: 'read' | 'write'): boolean {
+/** Whether the call is known not to have applied anything. */
+function isSure({ stage, error }: CallFailure): boolean {
   if (stage === 'not-sent') return true;
-  if (kind === 'write') return stage === 'answered' && error.code === 'UNAVAILABLE' && error.retryable;
-  return stage === 'lost' || error.code === 'UNAVAILABLE' || error.code === 'DEADLINE_EXCEEDED';
+  if (stage === 'lost' || error.code === 'DEADLINE_EXCEEDED') return false;
+  // A proxy's UNAVAILABLE may stand for a request that a node has executed.
+  return error.code !== 'UNAVAILABLE' || error.retryable;
 }
 
-function finalError({ stage, error }: CallFailure, kind: 'read' | 'write', address: string): KvError {
-  const unsure = stage === 'lost' || error.code === 'UNAVAILABLE';
-  if (kind === 'read' || !unsure) return error;
+function mayGoElsewhere(failure: CallFailure, kind: 'read' | 'write' | 'once'): boolean {
+  const { stage, error } = failure;
+  if (stage === 'not-sent' || (isSure(failure) && error.code === 'UNAVAILABLE')) return true;
+  return kind !== 'once' && !isSure(failure);
+}
+
+/** What a node said itself of the outcome stays as it is. */
+function unknownOutcome({ stage, error }: CallFailure, address: string): KvError {
+  if (stage === 'answered' && error.code === 'DEADLINE_EXCEEDED') return error;
   const message = `no answer from ${address} (${error.message}); the write may or may not have been applied`;
   return new KvError('DEADLINE_EXCEEDED', message, { cause: error });
 }

@@ -3,11 +3,11 @@ import { KvError } from '../common/errors.ts';
 import { type Random, systemRandom } from '../common/random.ts';
 import type { ClusterMap } from '../model/cluster-map.ts';
 import type { Version } from '../model/version.ts';
-import { Consistency as WireConsistency } from '../proto/gen/kvstore.ts';
+import { Consistency as WireConsistency, type RequestId } from '../proto/gen/kvstore.ts';
 import { mapFromProto } from './cluster-map-codec.ts';
-import { Endpoint, type EndpointCall } from './endpoint.ts';
+import { Endpoint } from './endpoint.ts';
 import { parseEndpoints } from './endpoint-list.ts';
-import { Failover } from './failover.ts';
+import { Failover, type FailoverOperation } from './failover.ts';
 
 export { KvError, type ErrorCode } from '../common/errors.ts';
 export type { ClusterMap, Version };
@@ -101,19 +101,25 @@ export interface BackupResult {
 
 const DEFAULT_TIMEOUT_MS = 5000;
 const DEFAULT_PAGE_SIZE = 1000;
+const CLIENT_ID_BYTES = 16;
 
 /**
  * A client of one cluster.
  *
  * Operations throw KvError. UNAVAILABLE: nothing was applied, retrying is safe (the client already did, on every
- * endpoint, until `timeoutMs`). DEADLINE_EXCEEDED: a write may or may not have been applied. Others as in
- * docs/api_reference.md.
+ * endpoint, until `timeoutMs`). DEADLINE_EXCEEDED: a write may or may not have been applied, and the client could not
+ * find out: it sends a write again under the same request id, which applies it once, while less than 45 s have passed
+ * since it was first sent. Others as in docs/api_reference.md.
  */
 export class KvClient {
   private readonly endpoints: readonly Endpoint[];
   private readonly failover: Failover;
   private readonly consistency: Consistency | undefined;
   private readonly timeoutMs: number;
+  private readonly clientId: Buffer;
+  private readonly startMs: number;
+  /** Of writes. */
+  private lastNumber = 0;
   private closed = false;
 
   private constructor(options: ConnectOptions) {
@@ -121,6 +127,8 @@ export class KvClient {
     const addresses = parseEndpoints(options.endpoints);
     this.consistency = options.consistency;
     this.timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    this.clientId = random.bytes(CLIENT_ID_BYTES);
+    this.startMs = clock.wallMs();
     this.endpoints = addresses.map((address) => new Endpoint(address, clock, scheduler));
     this.failover = new Failover(this.endpoints, clock, scheduler, random);
   }
@@ -148,10 +156,12 @@ export class KvClient {
       value: bufferOf(value),
       ttlMs: options.ttlMs,
       consistency: this.wireConsistency(options),
-      requestId: undefined,
       condition: undefined,
     };
-    const answer = await this.run('write', options, (endpoint, call) => endpoint.put(request, call));
+    const idOf = this.nextRequest();
+    const answer = await this.run('write', options, (endpoint, call, attempt) =>
+      endpoint.put({ ...request, requestId: idOf(attempt) }, call),
+    );
     return { version: versionOf(answer), oldValue: answer.oldFound ? answer.oldValue : undefined };
   }
 
@@ -172,10 +182,12 @@ export class KvClient {
     const request = {
       key: bufferOf(key),
       consistency: this.wireConsistency(options),
-      requestId: undefined,
       condition: undefined,
     };
-    const answer = await this.run('write', options, (endpoint, call) => endpoint.delete(request, call));
+    const idOf = this.nextRequest();
+    const answer = await this.run('write', options, (endpoint, call, attempt) =>
+      endpoint.delete({ ...request, requestId: idOf(attempt) }, call),
+    );
     return { version: versionOf(answer), existed: answer.existed };
   }
 
@@ -217,7 +229,7 @@ export class KvClient {
 
   /** Makes one node write a snapshot of its own records into its own backup directory. */
   backup(options: Omit<OperationOptions, 'consistency'> = {}): Promise<BackupResult> {
-    return this.run('write', options, (endpoint, call) => endpoint.backup(call));
+    return this.run('once', options, (endpoint, call) => endpoint.backup(call));
   }
 
   /** Closes the connections. Idempotent. */
@@ -233,9 +245,9 @@ export class KvClient {
   }
 
   private run<Response>(
-    kind: 'read' | 'write',
+    kind: FailoverOperation<Response>['kind'],
     options: OperationOptions,
-    call: (endpoint: Endpoint, call: EndpointCall) => Promise<Response>,
+    call: FailoverOperation<Response>['call'],
   ): Promise<Response> {
     if (this.closed) return Promise.reject(new KvError('FAILED_PRECONDITION', 'the client is closed'));
     return this.failover.run<Response>({
@@ -244,6 +256,13 @@ export class KvClient {
       signal: options.signal,
       call,
     });
+  }
+
+  /** The id of one more write, for each of its attempts. */
+  private nextRequest(): (attempt: number) => RequestId {
+    this.lastNumber += 1;
+    const { clientId, lastNumber: number, startMs: clientStartMs } = this;
+    return (attempt) => ({ clientId, number, clientStartMs, attempt });
   }
 
   private wireConsistency(options: OperationOptions): WireConsistency {

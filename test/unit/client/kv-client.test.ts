@@ -2,9 +2,19 @@ import { once } from 'node:events';
 import { type AddressInfo, type Server as TcpServer, type Socket, createServer } from 'node:net';
 import * as grpc from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { KvClient, type KvError } from '../../../client/kv-client.ts';
-import { type GetRequest, type GetResponse, KeyValueStoreService } from '../../../proto/gen/kvstore.ts';
-import type { PutRequest, PutResponse } from '../../../proto/gen/kvstore.ts';
+import { type ConnectOptions, KvClient, type KvError } from '../../../client/kv-client.ts';
+import {
+  type BackupRequest,
+  type BackupResponse,
+  type DeleteRequest,
+  type DeleteResponse,
+  type GetRequest,
+  type GetResponse,
+  KeyValueStoreService,
+  type PutRequest,
+  type PutResponse,
+  type RequestId,
+} from '../../../proto/gen/kvstore.ts';
 
 type Answer<Request, Response> = (
   call: grpc.ServerUnaryCall<Request, Response>,
@@ -14,6 +24,8 @@ type Answer<Request, Response> = (
 interface Script {
   readonly put?: Answer<PutRequest, PutResponse>;
   readonly get?: Answer<GetRequest, GetResponse>;
+  readonly delete?: Answer<DeleteRequest, DeleteResponse>;
+  readonly backup?: Answer<BackupRequest, BackupResponse>;
 }
 
 const version = { wallMs: 1_700_000_000_000, counter: 1, writer: 7 };
@@ -21,6 +33,9 @@ const stored: Answer<PutRequest, PutResponse> = (_call, done) =>
   done(null, { oldValue: Buffer.alloc(0), oldFound: false, version });
 const found: Answer<GetRequest, GetResponse> = (_call, done) =>
   done(null, { value: Buffer.from('v'), found: true, version });
+const removed: Answer<DeleteRequest, DeleteResponse> = (_call, done) =>
+  done(null, { existed: true, version });
+const snapshot: BackupResponse = { success: true, message: '', name: 'snapshot', records: 0, sizeBytes: 0 };
 /** Refuses as a node does: with the trailer that says whether the request may be sent again. */
 const refusing =
   (code: grpc.status, details: string) => (_call: unknown, done: grpc.sendUnaryData<never>) => {
@@ -32,6 +47,9 @@ const refusing =
 /** A server that answers as scripted: for the faults that a healthy node does not produce. */
 class ScriptedNode {
   readonly calls: string[] = [];
+  /** Ids of the writes that came, as `<number> <attempt>`. */
+  readonly attempts: string[] = [];
+  readonly clients = new Set<string>();
   private readonly server = new grpc.Server();
   port = 0;
 
@@ -41,11 +59,18 @@ class ScriptedNode {
       <Request, Response>(name: string, answer: Answer<Request, Response>): Answer<Request, Response> =>
       (call, done) => {
         node.calls.push(name);
+        const { requestId } = call.request as { requestId?: RequestId | undefined };
+        if (requestId !== undefined) {
+          node.attempts.push(`${requestId.number} ${requestId.attempt}`);
+          node.clients.add(`${requestId.clientId.toString('hex')} ${requestId.clientStartMs}`);
+        }
         answer(call, done);
       };
     node.server.addService(KeyValueStoreService, {
       put: count('put', script.put ?? stored),
       get: count('get', script.get ?? found),
+      delete: count('delete', script.delete ?? removed),
+      backup: count('backup', script.backup ?? ((_call, done) => done(null, snapshot))),
       ping: (_call: unknown, done: grpc.sendUnaryData<object>) =>
         done(null, { message: 'OK', nodeId: 'scripted', clusterId: '', epoch: 0, version: 'test' }),
     });
@@ -89,11 +114,16 @@ describe('the client library', () => {
   }
 
   /** A client that asks the endpoints in the order given. */
-  async function connect(endpoints: readonly string[], timeoutMs = 3000): Promise<KvClient> {
+  async function connect(
+    endpoints: readonly string[],
+    timeoutMs = 3000,
+    options: Partial<ConnectOptions> = {},
+  ): Promise<KvClient> {
     const client = await KvClient.connect({
       endpoints,
       timeoutMs,
-      random: { bytes: (length) => Buffer.alloc(length), fraction: () => 0 },
+      random: { bytes: (length) => Buffer.alloc(length, 0xab), fraction: () => 0 },
+      ...options,
     });
     clients.push(client);
     return client;
@@ -190,23 +220,98 @@ describe('the client library', () => {
     expect(error.message).to.contain('ECONNREFUSED').and.not.contain('draining');
   });
 
-  it('never sends a write again when the connection is lost before the answer', async () => {
-    const dying = await start({ put: () => dying.stop() });
-    const healthy = await start();
-    const client = await connect([dying.address, healthy.address]);
-    const error = await failureOf(client.put('k', 'v'));
-    expect(error).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
-    expect(error.message).to.contain('may or may not have been applied');
-    expect(healthy.calls).to.deep.equal([]);
+  it('gives each write a number, and all of them the id of the client and its start', async () => {
+    const node = await start();
+    const client = await connect([node.address]);
+    await client.put('k', 'v');
+    await client.delete('k');
+    await client.put('k', 'v');
+    expect(node.attempts).to.deep.equal(['1 0', '2 0', '3 0']);
+    expect(node.clients.size).to.equal(1);
+    const [id, startMs] = [...node.clients][0]?.split(' ') ?? [];
+    expect(id).to.equal('ab'.repeat(16));
+    expect(Date.now() - Number(startMs)).to.be.within(0, 10_000);
   });
 
-  it('never sends a write again when something other than a node answers UNAVAILABLE', async () => {
-    const proxied = await start({
-      put: (_call, done) => done({ code: grpc.status.UNAVAILABLE, details: 'upstream reset' }),
+  const unsureCases: [string, (node: () => ScriptedNode) => Answer<PutRequest, PutResponse>][] = [
+    ['the connection is lost before the answer', (node) => () => node().stop()],
+    [
+      'something other than a node answers UNAVAILABLE',
+      () => (_call, done) => done({ code: grpc.status.UNAVAILABLE, details: 'upstream reset' }),
+    ],
+    [
+      'a node does not know what became of it',
+      () => refusing(grpc.status.DEADLINE_EXCEEDED, 'outcome unknown: applied on 1 of 3 replicas'),
+    ],
+    ['a node hangs', () => () => undefined],
+  ];
+  for (const [what, answer] of unsureCases) {
+    it(`sends a write again as a retry under the same id when ${what}`, async () => {
+      const failing: ScriptedNode = await start({ put: answer(() => failing) });
+      const healthy = await start();
+      const client = await connect([failing.address, healthy.address], 1000);
+      expect((await client.put('k', 'v')).version).to.deep.equal(version);
+      expect(failing.attempts).to.deep.equal(['1 0']);
+      expect(healthy.attempts).to.deep.equal(['1 1']);
+      expect([...healthy.clients]).to.deep.equal([...failing.clients]);
     });
+  }
+
+  it('counts no attempt that is known to have applied nothing', async () => {
+    const draining = await start({ put: refusing(grpc.status.UNAVAILABLE, 'draining') });
     const healthy = await start();
-    const client = await connect([proxied.address, healthy.address]);
-    expect(await failureOf(client.put('k', 'v'))).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
+    const client = await connect([await closedPort(), draining.address, healthy.address]);
+    await client.put('k', 'v');
+    expect(healthy.attempts).to.deep.equal(['1 0']);
+  });
+
+  it('goes on with a delete as well', async () => {
+    const dying: ScriptedNode = await start({ delete: () => dying.stop() });
+    const healthy = await start();
+    const client = await connect([dying.address, healthy.address]);
+    expect((await client.delete('k')).existed).to.equal(true);
+    expect(healthy.attempts).to.deep.equal(['1 1']);
+  });
+
+  const inconclusive: [string, grpc.status, string][] = [
+    ['finds too few replicas to tell', grpc.status.UNAVAILABLE, 'nothing was applied by this attempt'],
+    ['is refused as too old', grpc.status.FAILED_PRECONDITION, 'not remembered'],
+    ['meets a full node', grpc.status.RESOURCE_EXHAUSTED, 'nothing was applied'],
+  ];
+  for (const [what, code, details] of inconclusive) {
+    it(`says that the outcome is unknown when the retry ${what}`, async () => {
+      const dying: ScriptedNode = await start({ put: () => dying.stop() });
+      const other = await start({ put: refusing(code, details) });
+      const client = await connect([dying.address, other.address], 600);
+      const error = await failureOf(client.put('k', 'v'));
+      expect(error).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
+      expect(error.message).to.contain('may or may not have been applied');
+      expect(other.attempts[0]).to.equal('1 1');
+    });
+  }
+
+  it('sends a write again no longer than nodes remember it', async () => {
+    let aheadMs = 0;
+    const clock = { wallMs: () => Date.now(), monotonicMs: () => performance.now() + aheadMs };
+    const node = await start({
+      put: (call, done) => {
+        aheadMs += 46_000;
+        refusing(grpc.status.DEADLINE_EXCEEDED, 'outcome unknown: applied on 1 of 3 replicas')(call, done);
+      },
+    });
+    const client = await connect([node.address], 3000, { clock });
+    const error = await failureOf(client.put('k', 'v', { timeoutMs: 600_000 }));
+    expect(error).to.include({ code: 'DEADLINE_EXCEEDED' });
+    expect(error.message).to.contain('applied on 1 of 3');
+    expect(node.attempts).to.deep.equal(['1 0']);
+  });
+
+  it('never makes a backup twice', async () => {
+    const dying: ScriptedNode = await start({ backup: () => dying.stop() });
+    const healthy = await start();
+    const client = await connect([dying.address, healthy.address]);
+    const error = await failureOf(client.backup());
+    expect(error).to.include({ code: 'DEADLINE_EXCEEDED', retryable: false });
     expect(healthy.calls).to.deep.equal([]);
   });
 
