@@ -30,7 +30,7 @@ export const DEFAULT_WATCH_SETTINGS: WatchSettings = {
   retryMs: 200,
   avoidMs: 1_000,
   pieceBytes: 256 * 1024,
-  mostTold: 65_536,
+  mostTold: 10_000,
   mostWatches: 1_024,
   mostServed: 4_096,
 };

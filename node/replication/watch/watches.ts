@@ -159,7 +159,7 @@ export class Watches {
   }
 
   private local(request: PartitionWatchRequest, signal: AbortSignal): AsyncGenerator<WatchPiece> {
-    const { identity, settings } = this.options;
+    const { identity, settings, lowWaterMs, horizonMs } = this.options;
     const { continuity, reads, turns } = this;
     return new PartitionWatch(
       {
@@ -167,6 +167,8 @@ export class Watches {
         ...settings,
         nodeId: identity.nodeId,
         incarnation: () => identity.incarnation,
+        // What may be collected is below the low-water mark, and is known at once after a start.
+        lowWaterMs: (partition) => Math.max(lowWaterMs(partition), horizonMs(partition)),
         continuity,
         reads,
         turns,
