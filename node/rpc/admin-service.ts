@@ -30,6 +30,8 @@ export interface AdminServiceOptions {
   readonly notReadyReason: () => string | undefined;
   /** `admit` checks the callers' proofs. */
   readonly handlers: HandlerOptions;
+  /** Told of maps that were proposed and not taken. */
+  readonly refused: (path: string, reason: string) => void;
 }
 
 /** Members, retired ones, an assignment and a move for each of 65,536 partitions. */
@@ -59,9 +61,11 @@ export function createAdminService(options: AdminServiceOptions): UntypedService
       const { map } = replica;
       return Promise.resolve(map === undefined ? { found: false } : { found: true, map: mapToProto(map) });
     }),
-    proposeMap: unaryHandler(AdminService.proposeMap.path, handlers, (request: ProposeMapRequest) =>
-      proposeMap(replica, request),
-    ),
+    proposeMap: unaryHandler(AdminService.proposeMap.path, handlers, async (request: ProposeMapRequest) => {
+      const answer = await proposeMap(replica, request);
+      if (!answer.accepted) options.refused(AdminService.proposeMap.path, 'map-not-taken');
+      return answer;
+    }),
     forceActivate: unaryHandler(
       AdminService.forceActivate.path,
       handlers,

@@ -156,6 +156,7 @@ export class Servers {
   private addPeerServices(options: ServersOptions, handlers: HandlerOptions): void {
     const { clock, config, metrics, notReadyReason, replica, softwareVersion } = options;
     const { partitions } = config;
+    const refused = (path: string, reason: string): void => metrics.countRefusedCall(path, reason);
     const admin = createAdminService({
       replica,
       softwareVersion,
@@ -164,13 +165,14 @@ export class Servers {
       diskSpace: () => diskSpace(config.dataDir),
       notReadyReason,
       handlers,
+      refused,
     });
     const peer = createPeerService({
       replica,
       partitions,
       maxFrameBytes: maxPeerFrameBytes(config),
       handlers,
-      refused: (path, reason) => metrics.countRefusedCall(path, reason),
+      refused,
     });
     this.peer.addService(peerServiceDefinition, peer);
     this.peer.addService(adminServiceDefinition, admin);

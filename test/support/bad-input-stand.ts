@@ -3,8 +3,9 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { AdminClient } from '../../client/admin-client.ts';
 import { sealMap, type ClusterMap, type MapContent } from '../../model/cluster-map.ts';
+import { Refusal_Reason } from '../../proto/gen/peer.ts';
 import { firstMap, NodeHome, NodeProcess } from './node-process.ts';
-import { RawPeer, type RawPeerOptions } from './raw-peer.ts';
+import { RawPeer } from './raw-peer.ts';
 import { PlainClient } from './unary.ts';
 import { waitFor } from './wait.ts';
 
@@ -13,6 +14,9 @@ export const STRANGER = 'sample-1';
 const STRANGER_INCARNATION = 0xabcdef;
 /** An incarnation of the stranger's that the map has retired. */
 export const RETIRED_INCARNATION = 99;
+
+/** Name of a reason that a peer is told. */
+export type RefusalReason = keyof typeof Refusal_Reason;
 
 /** Everything of a node that bad input must not change. */
 export interface Fingerprint {
@@ -82,7 +86,7 @@ export class BadInputStand implements AsyncDisposable {
   }
 
   /** A stream to the first node by the stranger, once the node has done with the one before. */
-  async stranger(change: Partial<RawPeerOptions> = {}): Promise<RawPeer> {
+  async stranger(): Promise<RawPeer> {
     await this.connection(STRANGER, false);
     return new RawPeer({
       address: this.address,
@@ -91,7 +95,6 @@ export class BadInputStand implements AsyncDisposable {
       sender: STRANGER,
       incarnation: STRANGER_INCARNATION,
       map: this.map,
-      ...change,
     });
   }
 
@@ -101,6 +104,23 @@ export class BadInputStand implements AsyncDisposable {
     await action();
     expect(await this.fingerprint()).to.deep.equal(before);
     await this.serves();
+  }
+
+  /** What a stranger does is refused for that reason in words, counted, and changes nothing. */
+  async refuses(
+    expected: { readonly reason: RefusalReason; readonly words: RegExp },
+    act: (peer: RawPeer) => void | Promise<void>,
+  ): Promise<void> {
+    const label = expected.reason.toLowerCase().replaceAll('_', '-');
+    const counted = await this.refusals(label);
+    await this.unchanged(async () => {
+      using peer = await this.stranger();
+      await act(peer);
+      const { refusal, status } = await peer.ended();
+      expect(refusal?.reason, refusal?.message ?? status.details).to.equal(Refusal_Reason[expected.reason]);
+      expect(refusal?.message).to.match(expected.words);
+    });
+    expect(await this.refusals(label), 'counted').to.equal(counted + 1);
   }
 
   /** How often calls were refused for a reason so far. */
