@@ -39,6 +39,8 @@ export interface Layer {
   sealed: boolean;
   /** Records that were loaded without the log are durable, and may be read, only when the state has them. */
   readonly loaded: boolean;
+  /** It has removals: what they removed is back after a crash. */
+  removes: boolean;
 }
 
 export function emptyLayer(through: number, head: number, loaded = false): Layer {
@@ -51,6 +53,7 @@ export function emptyLayer(through: number, head: number, loaded = false): Layer
     head,
     sealed: false,
     loaded,
+    removes: false,
   };
 }
 
@@ -97,6 +100,7 @@ export class Overlay {
   /** Puts a record that is not in the log above everything that waits; nothing pending may have its key. */
   putUnlogged(keyString: string, record: OverlayRecord): void {
     const layer = this.unloggedLayer(record.record !== undefined);
+    layer.removes ||= record.record === undefined;
     setRecord(layer, keyString, record);
     layer.bytes += bytesOf(record);
     this.waitingBytes += bytesOf(record);
@@ -163,6 +167,11 @@ export class Overlay {
   /** Whether a layer waits that takes no more. */
   get hasFullLayer(): boolean {
     return this.waiting.length > 1 || (this.oldest?.records.size ?? 0) >= this.layerRecords;
+  }
+
+  /** Whether a removal waits for its checkpoint. */
+  get removes(): boolean {
+    return this.waiting.some((layer) => layer.removes);
   }
 
   /** Records that wait for a checkpoint, the same key counted once per layer. */

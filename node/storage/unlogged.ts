@@ -71,7 +71,7 @@ export class Unlogged {
 
   /** As `Store.removeWhere`. */
   async removeWhere(partition: number, predicate: RecordPredicate): Promise<number> {
-    const { records, health, checkpointer } = this.options;
+    const { overlay, records, health, checkpointer } = this.options;
     let removed = 0;
     let after: Buffer | undefined;
     do {
@@ -82,7 +82,8 @@ export class Unlogged {
       checkpointer.wake();
       await this.pause();
     } while (after !== undefined);
-    if (removed > 0) await checkpointer.flush();
+    // What was absent already may be so because of another removal that is not durable yet.
+    if (overlay.removes) await checkpointer.flush();
     return removed;
   }
 

@@ -201,6 +201,23 @@ describe('records removed without the log', () => {
     await expectTrueDigests(machine.time, store);
   });
 
+  it('are gone for good also for whoever finds them gone', async () => {
+    await synced(put('k01', 5));
+    await machine.time.run(store.checkpoint());
+    machine.stateVolume.stalled = true;
+    const first = store.removeWhere(0, isOdd);
+    await turn();
+    let told = false;
+    const second = store.removeWhere(0, isOdd).then((removed) => {
+      told = true;
+      return removed;
+    });
+    await machine.time.advance(1000);
+    expect(told).to.equal(false);
+    machine.stateVolume.resume();
+    expect(await machine.time.run(Promise.all([first, second]))).to.deep.equal([1, 0]);
+  });
+
   it('are not those that wait for their sync or were just loaded', async () => {
     await synced(put('k01', 5), put('k03', 5), put('k05', 5));
     const pending = store.apply([put('k01', 6)]);
