@@ -71,7 +71,8 @@ export class FramedStream implements PeerStream {
     }
     if (this.carrier === undefined) this.early.push(bytes);
     else this.write(this.carrier, bytes);
-    this.waiting = this.queuedBytes > HIGH_WATER_BYTES;
+    // Whoever was told to wait is told when there is room, also when others send a little meanwhile.
+    this.waiting ||= this.queuedBytes > HIGH_WATER_BYTES;
     return !this.waiting;
   }
 

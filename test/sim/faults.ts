@@ -295,8 +295,8 @@ export class Faults {
     const member = this.member();
     const factor = dice.spread(3, 200);
     const forMs = dice.spread(50, 3000);
-    member.diskSlowness *= factor;
-    this.later(forMs, () => (member.diskSlowness /= factor));
+    member.diskSlowness = Math.max(member.diskSlowness, factor);
+    this.later(forMs, () => (member.diskSlowness = 1));
     return `${member.nodeId} by ${factor.toFixed(0)} for ${forMs.toFixed(0)} ms`;
   }
 

@@ -7,6 +7,9 @@ export interface ClockBounds {
   readonly highestMs: number;
 }
 
+/** Clocks tell whole milliseconds. */
+const ROUNDING_MS = 2;
+
 export const NOTHING_KNOWN: Known = { version: NO_VERSION, write: undefined };
 
 /** What is known about one key, and what may therefore be answered about it. */
@@ -73,13 +76,13 @@ export class KeyHistory {
 function mayRead(write: Operation, untilMs: number, { lowestMs, highestMs }: ClockBounds): boolean {
   if (write.kind === 'delete') return true;
   if (write.ttlMs === undefined) return false;
-  return untilMs + highestMs >= write.startMs + lowestMs + write.ttlMs;
+  return untilMs + highestMs + ROUNDING_MS >= write.startMs + lowestMs + write.ttlMs;
 }
 
 /** Whether an acknowledged value has certainly expired everywhere at `atMs`. */
 export function hasExpired(write: Operation, atMs: number, { lowestMs, highestMs }: ClockBounds): boolean {
   if (write.ttlMs === undefined || write.outcome !== 'ok') return false;
-  return atMs + lowestMs > write.endMs + highestMs + write.ttlMs;
+  return atMs + lowestMs > write.endMs + highestMs + write.ttlMs + ROUNDING_MS;
 }
 
 export function newer(a: Known, b: Known): Known {

@@ -152,7 +152,7 @@ export class SimStream implements PeerStream {
     const bytes = Buffer.from(PeerFrame.encode(frame).finish());
     if (this.early === undefined) this.out.send({ bytes });
     else this.early.push(bytes);
-    this.waitsForRoom = this.out.bytes > this.context.highWaterBytes;
+    this.waitsForRoom ||= this.out.bytes > this.context.highWaterBytes;
     return !this.waitsForRoom;
   }
 

@@ -1,4 +1,5 @@
 import type { ClusterMap } from '../../model/cluster-map.ts';
+import type { PeerFrame } from '../../proto/gen/peer.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import { holdsPartition } from '../../model/replica-sets.ts';
 import { compareVersions, NO_VERSION } from '../../model/version.ts';
@@ -149,8 +150,7 @@ export class World {
       connectTimeoutMs: settings.replication.handshakeMs ?? 1000,
       onDelivered: (frame, bytes, from, to) => {
         trace.mixBytes(bytes, 3);
-        if (trace.keeps)
-          trace.line(`${from} > ${to} ${frame.body?.$case ?? 'nothing'} ${bytes.length} bytes`);
+        if (trace.keeps) trace.line(`${from} > ${to} ${describeFrame(frame)} ${bytes.length} bytes`);
       },
     });
   }
@@ -194,6 +194,27 @@ export class World {
       highestMs = Math.max(highestMs, clock.highestOffsetMs);
     }
     return { lowestMs, highestMs };
+  }
+}
+
+/** A frame for a person. */
+function describeFrame({ body }: PeerFrame): string {
+  switch (body?.$case) {
+    case 'entries': {
+      const { after, through, entries, provisional } = body.value;
+      return `entries ${entries.length} of (${after}, ${through}]${provisional ? ' provisional' : ''}`;
+    }
+    case 'ack': {
+      const { applied, superseded, provisional } = body.value;
+      return `ack ${applied}${superseded.length === 0 ? '' : ` superseded ${superseded.length}`}${provisional ? ' provisional' : ''}`;
+    }
+    case 'hello': {
+      const { bootCounter, head, logStart, logBase, applied, ackedByRecipient } = body.value;
+      const cursors = applied.map(({ incarnation, sequence }) => `${sequence} of ${incarnation}`).join(', ');
+      return `hello boot ${bootCounter} log (${logStart}, ${head}] base ${logBase} cursor ${cursors} acked ${ackedByRecipient}`;
+    }
+    default:
+      return body?.$case ?? 'nothing';
   }
 }
 
