@@ -71,6 +71,11 @@ export class PeerMesh implements AsyncDisposable {
     for (const a of this.nodeIds) for (const b of this.nodeIds) if (a < b) this.heal(a, b);
   }
 
+  /** Ends all connections; nodes make them anew, to wherever the targets are now. */
+  reconnect(): void {
+    for (const proxy of this.proxies.values()) proxy.endConnections();
+  }
+
   /** Bytes between two nodes so far, both ways. */
   passedBytes(a: string, b: string): number {
     return this.proxy(a, b).passedBytes + this.proxy(b, a).passedBytes;

@@ -19,7 +19,8 @@ export interface ProcessClusterOptions {
   readonly flags?: Readonly<Record<string, string>>;
 }
 
-const PARTITIONS = 16;
+/** Hash partitions of such a cluster. */
+export const PARTITIONS = 16;
 const PORTS_OF_NODE = 3;
 const EQUAL_TIMEOUT_MS = 60_000;
 const STREAM_TIMEOUT_MS = 30_000;
@@ -34,7 +35,8 @@ export class ProcessCluster implements AsyncDisposable {
   /** What the last node stores on. */
   readonly volume: LoopVolume | undefined;
   private readonly map: ClusterMap;
-  private readonly home: NodeHome;
+  /** Their secret, and the directories of those without a volume of their own. */
+  readonly home: NodeHome;
 
   private constructor(
     nodes: readonly SupervisedNode[],

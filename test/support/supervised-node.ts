@@ -44,6 +44,15 @@ export class SupervisedNode {
     this.cancelCleaning = cleanAtExit(() => this.signal('SIGKILL'));
   }
 
+  get ports(): BoundPorts {
+    return this.options.ports;
+  }
+
+  /** Of its process; undefined while there is none. */
+  get pid(): number | undefined {
+    return this.process?.pid;
+  }
+
   get clientAddress(): string {
     return `${HOST}:${this.options.ports.clientPort}`;
   }
@@ -78,11 +87,18 @@ export class SupervisedNode {
     });
   }
 
-  /** The value of a metric without labels; undefined when the node has none of that name. */
+  /** The value of a metric, named as in the text that the node gives, labels included; undefined when it has none. */
   async metric(name: string): Promise<number | undefined> {
+    return (await this.metrics(name)).find((sample) => sample.name === name)?.value;
+  }
+
+  /** All metrics whose name, labels included, begins like this. */
+  async metrics(prefix: string): Promise<readonly { readonly name: string; readonly value: number }[]> {
     const response = await fetch(`http://${HOST}:${this.options.ports.httpPort}/metrics`);
-    const value = new RegExp(`^${name} (\\S+)$`, 'm').exec(await response.text())?.[1];
-    return value === undefined ? undefined : Number(value);
+    return (await response.text()).split('\n').flatMap((line) => {
+      const [, name = '', value] = /^(\S+(?:\{.*\})?) (\S+)$/.exec(line) ?? [];
+      return name.startsWith(prefix) ? [{ name, value: Number(value) }] : [];
+    });
   }
 
   /** Ends its process by a signal, waits for the end, and holds it down until `release`. */

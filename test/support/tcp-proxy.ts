@@ -63,10 +63,14 @@ export class TcpProxy {
     }
   }
 
+  endConnections(): void {
+    for (const connection of this.connections) connection.end();
+  }
+
   /** Ends every connection, and takes no new one. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
-    for (const connection of this.connections) connection.end();
+    this.endConnections();
     await closed;
   }
 
@@ -98,7 +102,7 @@ class ProxiedConnection {
     this.onEnd = onEnd;
     for (const { from } of pipes) {
       from.setNoDelay(true);
-      // The end of one side is the end of both, after what is still under way.
+      // The end of one side is the end of both, as if the network had gone; what is under way is lost.
       from.on('error', () => this.end());
       from.on('close', () => this.end());
     }
