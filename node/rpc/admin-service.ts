@@ -15,7 +15,7 @@ import type { DiskSpace } from '../backup/snapshot-directory.ts';
 import type { Replica } from '../replication/engine.ts';
 import type { ServiceDefinition, UntypedServiceImplementation } from './grpc.ts';
 import { streamHandler, tolerantMethod, unaryHandler, type HandlerOptions } from './handlers.ts';
-import { hasMoreElements, shapeOf } from './message-elements.ts';
+import { hasMoreElements, shapeOf } from '../../common/message-elements.ts';
 import { checkRecordsRequest } from './records-request.ts';
 
 export interface AdminServiceOptions {

@@ -1,7 +1,7 @@
 import { KvError, messageOf } from '../../common/errors.ts';
 import { PeerFrame, Refusal_Reason } from '../../proto/gen/peer.ts';
 import type { PeerStream, PeerStreamHandlers } from '../replication/transport.ts';
-import { hasMoreElements, shapeOf } from './message-elements.ts';
+import { hasMoreElements, shapeOf } from '../../common/message-elements.ts';
 
 /** Bytes handed to gRPC and not yet taken by the connection: above, `send` says to wait; below the lower one, go on. */
 const HIGH_WATER_BYTES = 1024 * 1024;

@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
 import { KvError } from '../../../common/errors.ts';
+import { hasMoreElements, shapeOf } from '../../../common/message-elements.ts';
 import { WatchTokenBody } from '../../../proto/gen/peer.ts';
 import { MAX_UINT48 } from '../field-bounds.ts';
 import { decodeMarks, encodeMarks, type Marks } from './marks.ts';
@@ -27,6 +28,8 @@ export interface WatchToken {
 const FORMAT = 1;
 const HEAD_BYTES = 5;
 const SEPARATOR = Buffer.from([0]);
+/** Places (2) and their marks (4). */
+const BODY_SHAPE = shapeOf({ 2: shapeOf([4]) });
 
 /** An opaque token that resumes a watch of `prefix`. */
 export function encodeWatchToken(prefix: Buffer, token: WatchToken, partitions: number): Buffer {
@@ -53,7 +56,8 @@ export function decodeWatchToken(prefix: Buffer, token: Buffer, partitions: numb
   if (token[0] !== FORMAT || token.length < HEAD_BYTES || token.readUInt32BE(1) !== checksum(prefix, body)) {
     throw invalid();
   }
-  // Anybody can make a token whose checksum fits.
+  // Anybody can make a token whose checksum fits. In a sound one each place and each mark names a partition.
+  if (hasMoreElements(body, BODY_SHAPE, 8 * partitions + 16)) throw invalid();
   const { clusterId, places } = decodeBody(body);
   const told = places.map(({ nodeId, incarnation, sequence, marks }): ToldThrough => {
     if (incarnation > MAX_UINT48 || sequence > MAX_UINT48) throw invalid();

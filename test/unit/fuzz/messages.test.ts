@@ -5,7 +5,7 @@ import { KvError } from '../../../common/errors.ts';
 import { problemWithFrame, problemWithHeader } from '../../../node/replication/frame-validation.ts';
 import { adminServiceDefinition } from '../../../node/rpc/admin-service.ts';
 import { kvServiceDefinition } from '../../../node/rpc/kv-service.ts';
-import { hasMoreElements, shapeOf } from '../../../node/rpc/message-elements.ts';
+import { hasMoreElements, shapeOf } from '../../../common/message-elements.ts';
 import { FramedStream } from '../../../node/rpc/peer-frames.ts';
 import { peerServiceDefinition } from '../../../node/rpc/peer-service.ts';
 import * as admin from '../../../proto/gen/admin.ts';
