@@ -43,6 +43,17 @@ export function formatBytes(bytes: number): string {
   return `${power === 0 ? amount : amount.toFixed(1)} ${units[power] ?? 'B'}`;
 }
 
+/** A length of time for a person, in the largest unit of which there are two: `75s`, `12m`. */
+export function formatDuration(ms: number): string {
+  const units = [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['m', 60_000],
+  ] as const;
+  const [unit, unitMs] = units.find(([, size]) => ms >= 2 * size) ?? ['s', 1000];
+  return `${Math.floor(ms / unitMs)}${unit}`;
+}
+
 /** Bytes in JSON: as text when they are UTF-8, otherwise in base64. */
 export function jsonBytes(bytes: Buffer): { readonly text: string } | { readonly base64: string } {
   const text = bytes.toString('utf8');

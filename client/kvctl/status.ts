@@ -1,12 +1,11 @@
 import { type Command, Option } from 'commander';
 import { messageOf } from '../../common/errors.ts';
 import type { ClusterMap } from '../../model/cluster-map.ts';
-import type { GetStatusResponse } from '../../proto/gen/admin.ts';
-import { StoreState } from '../../proto/gen/peer.ts';
 import { type MemberReport, askMembers, findMap } from '../members.ts';
 import { type AdminOptions, usingAdmin, withAdminOptions } from './connection-options.ts';
 import { CommandFailed, type KvctlContext } from './context.ts';
-import { formatBytes, writeJson, writeLine, writeTable } from './output.ts';
+import { writeJson, writeLine, writeTable } from './output.ts';
+import { behind, clockSkewMs, stateName, STATUS_HEADINGS, statusRow } from './status-table.ts';
 
 interface StatusCommandOptions extends AdminOptions {
   readonly output: 'table' | 'json';
@@ -39,48 +38,7 @@ async function printTable(
     `${map.namespace}/${map.name}  cluster ${map.clusterId}  epoch ${map.epoch}  ` +
       `${map.partitions} partitions  replication factor ${map.replicationFactor}${state}`,
   );
-  await writeTable(
-    context,
-    ['NODE', 'STATE', 'READY', 'IN SYNC', 'BEHIND', 'EPOCH', 'RECORDS', 'DISK', 'VERSION', 'NOTE'],
-    reports.map(rowOf),
-  );
-}
-
-function rowOf({ target, status, error }: MemberReport): string[] {
-  if (status === undefined) {
-    return [target.nodeId, 'unreachable', '-', '-', '-', '-', '-', '-', '-', messageOf(error)];
-  }
-  return [
-    target.nodeId,
-    status.draining ? 'draining' : stateName(status.state),
-    yesNo(status.ready),
-    yesNo(status.inSync),
-    String(behind(status)),
-    String(status.epoch),
-    String(status.records),
-    formatBytes(status.stateBytes + status.logBytes),
-    status.version,
-    status.notReadyReason,
-  ];
-}
-
-/** Entries of all peers' logs that the node has yet to apply. */
-function behind(status: GetStatusResponse): number {
-  return status.peers.reduce((sum, peer) => sum + peer.behind, 0);
-}
-
-const stateNames = new Map<StoreState, string>([
-  [StoreState.BLANK, 'blank'],
-  [StoreState.READABLE, 'readable'],
-  [StoreState.REBUILDING, 'rebuilding'],
-]);
-
-function stateName(state: StoreState): string {
-  return stateNames.get(state) ?? 'unknown';
-}
-
-function yesNo(value: boolean): string {
-  return value ? 'yes' : 'no';
+  await writeTable(context, STATUS_HEADINGS, reports.map(statusRow));
 }
 
 function printJson(context: KvctlContext, map: ClusterMap, reports: readonly MemberReport[]): Promise<void> {
@@ -97,6 +55,7 @@ function printJson(context: KvctlContext, map: ClusterMap, reports: readonly Mem
             reachable: true,
             state: stateName(status.state),
             behind: behind(status),
+            clockSkewMs: clockSkewMs(status),
             peers: status.peers.map((peer) => ({ ...peer, state: stateName(peer.state) })),
           },
     ),
