@@ -1,4 +1,5 @@
 import { KvError } from '../../common/errors.ts';
+import { hasMoreElements, shapeOf } from '../../common/message-elements.ts';
 import {
   PeerService,
   type PullRecordsRequest,
@@ -19,12 +20,22 @@ import { FramedStream, type FrameCarrier } from './peer-frames.ts';
 import { checkPeerHeader, checkRecordsRequest } from './records-request.ts';
 import { asKvError, statusOf } from './status-codes.ts';
 
+/** A mark for each of 65,536 partitions, and what else a request has. */
+const MAX_REQUEST_ELEMENTS = 100_000;
+const FLAT = shapeOf([]);
+
 /** kvcluster.peer.Peer; frames stay bytes until the stream decodes them. */
 export const peerServiceDefinition = {
   exchange: bytesMethod(PeerService.exchange.path),
-  pullRecords: tolerantMethod(PeerService.pullRecords),
-  watchPartitions: tolerantMethod(PeerService.watchPartitions),
+  pullRecords: tolerantMethod(PeerService.pullRecords, refuseCrowded),
+  watchPartitions: tolerantMethod(PeerService.watchPartitions, refuseCrowded),
 } satisfies ServiceDefinition;
+
+function refuseCrowded(bytes: Buffer): KvError | undefined {
+  return hasMoreElements(bytes, FLAT, MAX_REQUEST_ELEMENTS)
+    ? new KvError('INVALID_ARGUMENT', `the request has more than ${MAX_REQUEST_ELEMENTS} elements`)
+    : undefined;
+}
 
 export interface PeerServiceOptions {
   readonly replica: Pick<Replica, 'acceptStream' | 'streamRecords' | 'watchPartitions'>;

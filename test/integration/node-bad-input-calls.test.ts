@@ -18,6 +18,7 @@ const MAC = 'kv-proof';
 
 const { path: exchange } = PeerService.exchange;
 const { path: pullRecords } = PeerService.pullRecords;
+const { path: watchPartitions } = PeerService.watchPartitions;
 const { path: getMap } = AdminService.getMap;
 const { path: proposeMap } = AdminService.proposeMap;
 const { path: streamRecords } = AdminService.streamRecords;
@@ -107,7 +108,7 @@ describe('bad input on the peer and admin port', () => {
         status.UNAUTHENTICATED,
       ],
     ];
-    for (const path of [exchange, pullRecords, getMap, proposeMap, streamRecords]) {
+    for (const path of [exchange, pullRecords, watchPartitions, getMap, proposeMap, streamRecords]) {
       for (const [what, metadata, reason, code] of proofs) {
         it(`${rpcOf(path)} with ${what} is refused and counted`, async () => {
           const counted = await stand.refusals(reason, rpcOf(path));
@@ -171,6 +172,14 @@ describe('bad input on the peer and admin port', () => {
         status.RESOURCE_EXHAUSTED,
         /elements/,
         'too-large',
+      ],
+      [
+        'a request of very many elements',
+        watchPartitions,
+        () => Buffer.alloc(2_000_000, Buffer.from([0x32, 0])),
+        status.INVALID_ARGUMENT,
+        /elements/,
+        undefined,
       ],
       [
         'a request cut short',

@@ -205,6 +205,7 @@ describe('fuzzed requests', () => {
     ...kvServiceDefinition,
     ...adminServiceDefinition,
     pullRecords: peerServiceDefinition.pullRecords,
+    watchPartitions: peerServiceDefinition.watchPartitions,
   });
   for (const [name, { requestDeserialize }] of methods) {
     it(`${name} is a request or the caller's fault, and never an error of the node`, () => {
