@@ -37,6 +37,10 @@ export interface Node {
   /** What its last process was stopped by. */
   fatal: Error | undefined;
   skewMs: number;
+  /** What each operation of its disk takes. */
+  diskMs: number;
+  /** Where it listens. */
+  host: string;
   readonly counters: Map<Counted, number>;
 }
 
@@ -56,6 +60,8 @@ export class ReplicaCluster {
   readonly network: MemoryNetwork;
   readonly nodes: readonly Node[];
   readonly options: ClusterOptions;
+  /** Where members are said to listen, by name. */
+  readonly directory = new Map<string, string>();
   private readonly random;
   private epoch = 0;
   private clusterMap: ClusterMap | undefined;
@@ -70,6 +76,8 @@ export class ReplicaCluster {
       running: undefined,
       fatal: undefined,
       skewMs: 0,
+      diskMs: options.diskMs ?? 0,
+      host: `kv-${index}`,
       counters: new Map<Counted, number>(),
     }));
   }
@@ -142,7 +150,7 @@ export class ReplicaCluster {
     node.fatal = undefined;
     const running = await this.launch(node, node.nodeId, volumes);
     node.running = running;
-    this.network.attach(node.nodeId, running.replica);
+    this.network.attach(node.host, running.replica);
     return running;
   }
 
@@ -155,9 +163,13 @@ export class ReplicaCluster {
       fields: { node: nodeId },
     });
     const { random, time, options } = this;
+    const { host } = node;
     const store = await time.run(
       LogStore.open({
-        disk: new MemoryDisk(volumes.log, slowed(scheduler, options.diskMs ?? 0)),
+        disk: new MemoryDisk(
+          volumes.log,
+          slowed(scheduler, () => node.diskMs),
+        ),
         state: new MemoryState(volumes.state, scheduler),
         partitions: PARTITIONS,
         clock,
@@ -173,10 +185,16 @@ export class ReplicaCluster {
         namespace: 'default',
         name: 'kv',
         store,
-        transport: this.network.transport(nodeId),
+        transport: this.network.transport(host),
         discovery: {
           locate: () =>
-            Promise.resolve(this.names.map((name) => ({ nodeId: name, host: name, port: 50052 }))),
+            Promise.resolve(
+              this.names.map((name) => ({
+                nodeId: name,
+                host: this.directory.get(name) ?? name,
+                port: 50052,
+              })),
+            ),
         },
         clock,
         scheduler,
@@ -201,7 +219,7 @@ export class ReplicaCluster {
     const node = this.node(index);
     node.running?.scheduler.stop();
     node.running = undefined;
-    this.network.detach(node.nodeId);
+    this.network.detach(node.host);
     const { log, state } = node.volumes;
     node.volumes = { log: fates === undefined ? log : volumeAfterCrash(log.events, fates), state };
   }
@@ -215,7 +233,16 @@ export class ReplicaCluster {
     await this.time.run(running.store.close());
     running.scheduler.stop();
     node.running = undefined;
-    this.network.detach(node.nodeId);
+    this.network.detach(node.host);
+  }
+
+  /** All nodes listen elsewhere from now on, running or not; what the directory says of them stays. */
+  move(hosts: readonly string[]): void {
+    for (const { host } of this.nodes) this.network.detach(host);
+    for (const [index, node] of this.nodes.entries()) {
+      node.host = hosts[index] ?? node.host;
+      if (node.running !== undefined) this.network.attach(node.host, node.running.replica);
+    }
   }
 
   /** Stops everything that still runs, so that nothing is left for the next test. */
@@ -332,12 +359,12 @@ export class ReplicaCluster {
 }
 
 /** Later turns come only after a time, so that frames of the network can overtake writes to the disk. */
-function slowed(scheduler: Scheduler, delayMs: number): Scheduler {
+function slowed(scheduler: Scheduler, delayMs: () => number): Scheduler {
   return {
     after: (afterMs, task) => scheduler.after(afterMs, task),
     soon(task) {
-      if (delayMs === 0) scheduler.soon(task);
-      else scheduler.after(delayMs, task);
+      if (delayMs() === 0) scheduler.soon(task);
+      else scheduler.after(delayMs(), task);
     },
   };
 }
