@@ -192,7 +192,7 @@ describe('the life of a node process', () => {
   });
 
   describe('stopping', () => {
-    it('serves a while, then refuses, and exits 0 with everything that it acknowledged', async () => {
+    it('serves a while, then refuses, and exits 0 with everything that it acknowledged (scenario 20)', async () => {
       using home = new NodeHome();
       const acked = new Map<string, string>();
       /** Writes without an answer of the node, by key: applied or not. */
