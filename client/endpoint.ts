@@ -12,8 +12,20 @@ import {
   type PingResponse,
   type PutRequest,
   type PutResponse,
+  type ScanRequest,
+  type ScanResponse,
+  type WatchRequest,
+  type WatchResponse,
 } from '../proto/gen/kvstore.ts';
-import { type CallSettings, callUnary, channelOptions, isConnected, plaintext } from './grpc.ts';
+import {
+  type CallSettings,
+  callUnary,
+  channelOptions,
+  type ClientReadableStream,
+  isConnected,
+  plaintext,
+} from './grpc.ts';
+import { MessageStream } from './message-stream.ts';
 
 /** Bounds of one call to one endpoint. */
 export interface EndpointCall {
@@ -59,6 +71,16 @@ export class Endpoint {
     );
   }
 
+  /** Without a deadline of its own: whoever reads it limits each message. */
+  scan(request: ScanRequest, call: EndpointCall): MessageStream<ScanResponse> {
+    return this.stream(call, () => this.stub.scan(request));
+  }
+
+  /** Without a deadline of its own: whoever reads it limits each message. */
+  watch(request: WatchRequest, call: EndpointCall): MessageStream<WatchResponse> {
+    return this.stream(call, () => this.stub.watch(request));
+  }
+
   ping(call: EndpointCall): Promise<PingResponse> {
     return this.unary(call, (metadata, options, done) => this.stub.ping({}, metadata, options, done));
   }
@@ -75,6 +97,19 @@ export class Endpoint {
 
   close(): void {
     this.stub.close();
+  }
+
+  private stream<Response>(
+    { timeoutMs, signal }: EndpointCall,
+    start: () => ClientReadableStream<Response>,
+  ): MessageStream<Response> {
+    return new MessageStream({
+      start,
+      channelTarget: this.channelTarget,
+      connectTimeoutMs: isConnected(this.stub) ? undefined : Math.min(CONNECT_TIMEOUT_MS, timeoutMs),
+      scheduler: this.scheduler,
+      signal,
+    });
   }
 
   private unary<Response>(

@@ -122,6 +122,11 @@ function isSure({ stage, error }: CallFailure): boolean {
   return error.code !== 'UNAVAILABLE' || error.retryable;
 }
 
+/** Whether a stream that ended so may go on at this or another endpoint. */
+export function mayResume(failure: CallFailure): boolean {
+  return failure.error.retryable || mayGoElsewhere(failure, 'read');
+}
+
 function mayGoElsewhere(failure: CallFailure, kind: 'read' | 'write' | 'once'): boolean {
   const { stage, error } = failure;
   if (stage === 'not-sent' || (isSure(failure) && error.code === 'UNAVAILABLE')) return true;

@@ -7,10 +7,12 @@ import { Consistency as WireConsistency, type RequestId } from '../proto/gen/kvs
 import { mapFromProto } from './cluster-map-codec.ts';
 import { Endpoint } from './endpoint.ts';
 import { parseEndpoints } from './endpoint-list.ts';
+import { resumedScan, type ScannedEntry } from './resumed-scan.ts';
+import { resumedWatch, type WatchEvent } from './resumed-watch.ts';
 import { Failover, type FailoverOperation } from './failover.ts';
 
 export { KvError, type ErrorCode } from '../common/errors.ts';
-export type { ClusterMap, Version };
+export type { ClusterMap, ScannedEntry, Version, WatchEvent };
 
 /** A key or value; a string stands for its UTF-8 bytes. */
 export type Bytes = string | Uint8Array;
@@ -61,6 +63,30 @@ export interface ListOptions extends OperationOptions {
   readonly pageSize?: number;
 }
 
+export interface ScanOptions extends OperationOptions {
+  /** Only keys that begin with these bytes. */
+  readonly prefix?: Bytes;
+  /** Only this key and greater ones. */
+  readonly start?: Bytes;
+  /** Only keys smaller than this one. */
+  readonly end?: Bytes;
+  /** Only keys after this one. */
+  readonly startAfter?: Bytes;
+  /** Most entries. @default all */
+  readonly limit?: number;
+}
+
+export interface WatchOptions {
+  /** Only keys that begin with these bytes. @default all */
+  readonly prefix?: Bytes;
+  /** From a watch of the same prefix: goes on from there. @default from now on */
+  readonly token?: Uint8Array;
+  /** For finding a node that goes on with the watch, milliseconds. @default 30000 */
+  readonly timeoutMs?: number;
+  /** Ends the watch with the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
 export interface PutResult {
   readonly version: Version;
   /** What the coordinating replica held before; advisory under concurrent writes. */
@@ -101,6 +127,7 @@ export interface BackupResult {
 
 const DEFAULT_TIMEOUT_MS = 5000;
 const DEFAULT_PAGE_SIZE = 1000;
+const WATCH_TIMEOUT_MS = 30_000;
 const CLIENT_ID_BYTES = 16;
 
 /**
@@ -114,6 +141,9 @@ const CLIENT_ID_BYTES = 16;
 export class KvClient {
   private readonly endpoints: readonly Endpoint[];
   private readonly failover: Failover;
+  private readonly clock: Clock;
+  private readonly scheduler: Scheduler;
+  private readonly random: Random;
   private readonly consistency: Consistency | undefined;
   private readonly timeoutMs: number;
   private readonly clientId: Buffer;
@@ -121,10 +151,14 @@ export class KvClient {
   /** Of writes. */
   private lastNumber = 0;
   private closed = false;
+  private readonly closing = new AbortController();
 
   private constructor(options: ConnectOptions) {
     const { clock = systemClock, scheduler = systemScheduler, random = systemRandom } = options;
     const addresses = parseEndpoints(options.endpoints);
+    this.clock = clock;
+    this.scheduler = scheduler;
+    this.random = random;
     this.consistency = options.consistency;
     this.timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     this.clientId = random.bytes(CLIENT_ID_BYTES);
@@ -211,6 +245,49 @@ export class KvClient {
     } while (pageToken.length > 0);
   }
 
+  /**
+   * Live entries in byte order of their keys, read as they are taken. A key that exists throughout appears exactly once;
+   * there is no snapshot. A stream that breaks goes on at another node; `timeoutMs` is for each message.
+   */
+  scan(options: ScanOptions = {}): AsyncGenerator<ScannedEntry, void, undefined> {
+    const { prefix = '', start = '', end = '', startAfter = '', limit = 0, signal } = options;
+    const request = {
+      prefix: bufferOf(prefix),
+      start: bufferOf(start),
+      end: bufferOf(end),
+      startAfter: bufferOf(startAfter),
+      limit,
+      consistency: this.wireConsistency(options),
+    };
+    return resumedScan({
+      run: (operation) => this.unlessClosed(operation),
+      request,
+      timeoutMs: options.timeoutMs ?? this.timeoutMs,
+      signal: this.untilClosed(signal),
+    });
+  }
+
+  /**
+   * Changes under a prefix as they happen, at least once each, until an error. The versions of a key never go down, and
+   * values that were overwritten soon may be left out. A stream that breaks is resumed, here or at another node, and
+   * repeats nothing of the 100,000 keys that changed last.
+   *
+   * Throws OUT_OF_RANGE when the token is too old: scan, and watch anew. UNAVAILABLE when no node goes on within
+   * `timeoutMs`: the token of the last `progress` still serves.
+   */
+  watch(options: WatchOptions = {}): AsyncGenerator<WatchEvent, void, undefined> {
+    return resumedWatch({
+      run: (operation) => this.unlessClosed(operation),
+      prefix: bufferOf(options.prefix ?? ''),
+      token: bufferOf(options.token ?? ''),
+      timeoutMs: options.timeoutMs ?? WATCH_TIMEOUT_MS,
+      signal: this.untilClosed(options.signal),
+      clock: this.clock,
+      scheduler: this.scheduler,
+      random: this.random,
+    });
+  }
+
   /** Asks whichever node answers first who it is. */
   async ping(options: Omit<OperationOptions, 'consistency'> = {}): Promise<PingResult> {
     const { nodeId, clusterId, epoch, version } = await this.run('read', options, (endpoint, call) =>
@@ -236,6 +313,7 @@ export class KvClient {
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    this.closing.abort(clientClosed());
     for (const endpoint of this.endpoints) endpoint.close();
   }
 
@@ -249,13 +327,18 @@ export class KvClient {
     options: OperationOptions,
     call: FailoverOperation<Response>['call'],
   ): Promise<Response> {
-    if (this.closed) return Promise.reject(new KvError('FAILED_PRECONDITION', 'the client is closed'));
-    return this.failover.run<Response>({
-      kind,
-      timeoutMs: options.timeoutMs ?? this.timeoutMs,
-      signal: options.signal,
-      call,
-    });
+    const { signal, timeoutMs = this.timeoutMs } = options;
+    return this.unlessClosed<Response>({ kind, timeoutMs, signal, call });
+  }
+
+  private unlessClosed<Response>(operation: FailoverOperation<Response>): Promise<Response> {
+    if (this.closed) return Promise.reject(clientClosed());
+    return this.failover.run(operation);
+  }
+
+  /** A connection that is closed leaves its streams to end by themselves, which these never do. */
+  private untilClosed(signal: AbortSignal | undefined): AbortSignal {
+    return signal === undefined ? this.closing.signal : AbortSignal.any([this.closing.signal, signal]);
   }
 
   /** The id of one more write, for each of its attempts. */
@@ -269,6 +352,10 @@ export class KvClient {
     const consistency = options.consistency ?? this.consistency;
     return consistency === undefined ? WireConsistency.CONSISTENCY_UNSPECIFIED : WireConsistency[consistency];
   }
+}
+
+function clientClosed(): KvError {
+  return new KvError('FAILED_PRECONDITION', 'the client is closed');
 }
 
 function bufferOf(bytes: Bytes): Buffer {

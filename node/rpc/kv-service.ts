@@ -12,6 +12,8 @@ import {
   type PutResponse,
   type ScanRequest,
   type ScanResponse,
+  type WatchRequest,
+  type WatchResponse,
 } from '../../proto/gen/kvstore.ts';
 import type { SnapshotResult } from '../backup/snapshots.ts';
 import { consistencyOf } from '../replication/consistency.ts';
@@ -36,6 +38,7 @@ import {
 import { listKeys } from './list-keys.ts';
 import { findReservedField, type ReservedFields } from './reserved-fields.ts';
 import { scan } from './scan.ts';
+import { watch } from './watch.ts';
 
 /** What the public service needs. */
 export interface KvServiceOptions {
@@ -53,12 +56,13 @@ const MAX_OPERATION_MS = 60_000;
 const NOTHING = Buffer.alloc(0);
 
 /** The fields that a request's message reserves (kvstore.proto). */
-const RESERVED: Readonly<Record<'put' | 'get' | 'delete' | 'listKeys' | 'scan', ReservedFields>> = {
+const RESERVED: Readonly<Record<'put' | 'get' | 'delete' | 'listKeys' | 'scan' | 'watch', ReservedFields>> = {
   put: { from: 7, to: 15 },
   get: { from: 4, to: 15 },
   delete: { from: 5, to: 15 },
   listKeys: { from: 6, to: 15 },
   scan: { from: 7, to: 15 },
+  watch: { from: 3, to: 15 },
 };
 
 const withoutReserved = (reserved: ReservedFields) => (bytes: Buffer) =>
@@ -71,6 +75,7 @@ export const kvServiceDefinition = {
   delete: tolerantMethod(KeyValueStoreService.delete, withoutReserved(RESERVED.delete)),
   listKeys: tolerantMethod(KeyValueStoreService.listKeys, withoutReserved(RESERVED.listKeys)),
   scan: tolerantMethod(KeyValueStoreService.scan, withoutReserved(RESERVED.scan)),
+  watch: tolerantMethod(KeyValueStoreService.watch, withoutReserved(RESERVED.watch)),
   backup: tolerantMethod(KeyValueStoreService.backup),
   ping: tolerantMethod(KeyValueStoreService.ping),
   describeCluster: tolerantMethod(KeyValueStoreService.describeCluster),
@@ -95,6 +100,11 @@ export function createKvService(options: KvServiceOptions): UntypedServiceImplem
       KeyValueStoreService.scan.path,
       handlers,
       scan.bind(undefined, engine),
+    ),
+    watch: streamHandler<WatchRequest, WatchResponse>(
+      KeyValueStoreService.watch.path,
+      handlers,
+      watch.bind(undefined, engine),
     ),
     backup: unaryHandler(KeyValueStoreService.backup.path, handlers, async (_request, { signal }) => {
       const { name, records, sizeBytes } = await options.snapshot(signal);

@@ -25,7 +25,7 @@ export interface WatchSettings {
 export const DEFAULT_WATCH_SETTINGS: WatchSettings = {
   beatMs: 1_000,
   silenceMs: 4_000,
-  progressMs: 3_000,
+  progressMs: 2_000,
   orphanMs: 10_000,
   retryMs: 200,
   avoidMs: 1_000,

@@ -132,7 +132,8 @@ export class WatchStream {
 
   /** Milliseconds until a client that is told nothing hears of that. */
   private get nextBatchInMs(): number {
-    if (!this.established) return Infinity;
+    // A stream that resumes has promised everything since its token, whether or not its sources have begun.
+    if (!this.established && this.groups.some(({ fresh }) => fresh)) return Infinity;
     return this.batchMs + this.options.settings.progressMs - this.options.clock.monotonicMs();
   }
 

@@ -231,7 +231,7 @@ describe('a watch', () => {
     await begin(3);
     const watcher = await watch(0);
     await cluster.time.advance(10_500);
-    expect(watcher.batches).to.be.within(4, 5);
+    expect(watcher.batches).to.equal(6);
     expect(watcher.told).to.deep.equal([]);
   });
 
