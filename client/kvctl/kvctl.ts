@@ -10,7 +10,9 @@ import { addGet } from './get.ts';
 import { allowConnectionOptionsFirst } from './leading-options.ts';
 import { addList } from './list.ts';
 import { addPut } from './put.ts';
+import { addScan } from './scan.ts';
 import { addStatus } from './status.ts';
+import { addWatch } from './watch.ts';
 
 /** Exit codes: 0 done, 1 it failed (or the key is missing), 2 wrong use of the command line, 130 interrupted. */
 const FAILED = 1;
@@ -42,6 +44,8 @@ function buildProgram(context: KvctlContext): Command {
   addGet(program, context);
   addDelete(program, context);
   addList(program, context);
+  addScan(program, context);
+  addWatch(program, context);
   addStatus(program, context);
   const backup = program.command('backup').description('back up the cluster, and look after the backups');
   allowConnectionOptionsFirst(backup);
