@@ -318,8 +318,10 @@ describe('streams of the client library', () => {
       const reason = new Error('enough');
       setTimeout(() => controller.abort(reason), 20);
       expect(await failureOf(take(client, 2, { signal: controller.signal }))).to.equal(reason);
+      const began = performance.now();
       setTimeout(() => client.close(), 20);
       expect(await failureOf(take(client, 2))).to.include({ code: 'FAILED_PRECONDITION' });
+      expect(performance.now() - began).to.be.lessThan(2000);
     });
   });
 });
