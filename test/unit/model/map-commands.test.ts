@@ -104,6 +104,13 @@ describe('partitions at risk', () => {
       [{ partition: 0, remaining: ['kv-2'], needed: 2 }],
     ],
     [
+      'not those that are short of copies anyway',
+      five,
+      ['kv-0'],
+      { 'kv-3': { fillingPartitions: 1 }, ...silent('kv-4') },
+      [],
+    ],
+    [
       'those whose other copies are down or not filled yet',
       without(five, 'kv-4'),
       ['kv-2'],

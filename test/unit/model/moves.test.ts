@@ -138,6 +138,16 @@ describe('the next step of a map', () => {
       expect(states(next)).to.deep.equal(['active', 'active', 'active']);
     });
 
+    it('leaves one to drain while somebody else is awaited', () => {
+      const members = membersAt(0, 1, 2).map((member, index) => ({
+        ...member,
+        state: index === 1 ? ('draining' as const) : ('active' as const),
+      }));
+      const map = mapOf({ members, assignment: mapOf().assignment });
+      const desired = wanting(map, { members: membersAt(0, 2, 3) });
+      expect(nextStep(map, desired, reportsOn(map)).kind).to.equal('wait');
+    });
+
     it('takes one back that was down once it has the newest map, to stay or to leave', () => {
       const map = markDown(mapOf(), 'kv-1');
       const behind = reportsOn(map, { 'kv-1': { epoch: 7 } });
@@ -258,11 +268,14 @@ describe('the next step of a map', () => {
 
     it('when a new owner is down', () => {
       const map = markDown(joined, 'kv-3');
-      expectWait(
-        nextStep(map, desired, reportsOn(map, { 'kv-3': 'silent' })),
-        `cannot move ${movingNow.length} partitions: kv-3 would be an owner and is down`,
-        ['kv-3'],
-      );
+      // One that answers and lacks the newest map is refused by the others all the same.
+      for (const answer of ['silent', { epoch: 6 }] as const) {
+        expectWait(
+          nextStep(map, desired, reportsOn(map, { 'kv-3': answer })),
+          `cannot move ${movingNow.length} partitions: kv-3 would be an owner and is down`,
+          ['kv-3'],
+        );
+      }
     });
 
     it('when an incoming owner still stores what it gave away', () => {
@@ -271,6 +284,12 @@ describe('the next step of a map', () => {
         `cannot move ${movingNow.length} partitions: kv-3 would get partitions and still stores some that it gave away`,
         ['kv-3'],
       );
+    });
+
+    it('but lets an owner that stays keep such residue', () => {
+      const residue = { residualPartitions: 1 };
+      const reports = reportsOn(joined, { 'kv-0': residue, 'kv-1': residue, 'kv-2': residue });
+      expect(published(joined, desired, reports).moving?.partitions).to.deep.equal(movingNow);
     });
 
     it('when too few old owners can be read', () => {
@@ -348,6 +367,12 @@ describe('the next step of a map', () => {
         expect(next.retired.map(({ incarnation }) => incarnation)).to.deep.equal(retired);
       });
     }
+
+    it('that are down and answer, whatever they still store', () => {
+      const map = markDown(leaving, 'kv-1');
+      const reports = reportsOn(map, { 'kv-1': { epoch: 3, residualPartitions: 4 } });
+      expect(names(published(map, desired, reports))).to.deep.equal(['kv-0', 'kv-2', 'kv-3']);
+    });
 
     it('last of all', () => {
       const map = mapOf({ members: membersAt(0, 1, 2, 3), replicationFactor: 2 });
