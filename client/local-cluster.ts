@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KvError, messageOf } from '../common/errors.ts';
@@ -9,6 +9,9 @@ export const LOCAL_DATA_DIR = '.kvcluster';
 export const LOCAL_SECRET_FILE = 'internal.key';
 /** Where the runner says what it runs, within its data directory. */
 export const LOCAL_CLUSTER_FILE = 'cluster.json';
+
+/** Which nodes a person wants, within the data directory; the runner sees to it. */
+export const LOCAL_WANTED_FILE = 'wanted.json';
 
 const address = z.string().regex(/^\S+:\d+$/);
 const schema = z.strictObject({
@@ -47,4 +50,40 @@ export function readLocalCluster(dataDir: string): LocalCluster {
       },
     );
   }
+}
+
+const wantedSchema = z.strictObject({
+  format: z.literal(1),
+  nodes: z.array(z.string()).min(1),
+  replicationFactor: z.int().min(1).max(7),
+});
+
+/** What a local cluster shall be: what `replicas` and `replicationFactor` are on Kubernetes. */
+export interface WantedCluster {
+  /** Names of the nodes, `<cluster>-<ordinal>`. */
+  readonly nodes: readonly string[];
+  readonly replicationFactor: number;
+}
+
+/**
+ * What is wanted of the cluster in a data directory; undefined when nobody has said anything but its manifest.
+ *
+ * @throws KvError FAILED_PRECONDITION when the file is damaged.
+ */
+export function readWantedCluster(dataDir: string): WantedCluster | undefined {
+  const path = join(dataDir, LOCAL_WANTED_FILE);
+  if (!existsSync(path)) return undefined;
+  try {
+    return wantedSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
+  } catch (error) {
+    const why = error instanceof z.ZodError ? z.prettifyError(error) : messageOf(error);
+    throw new KvError('FAILED_PRECONDITION', `${path} is damaged (${why}); remove it`, { cause: error });
+  }
+}
+
+/** Says what is wanted of the cluster in a data directory. */
+export function writeWantedCluster(dataDir: string, wanted: WantedCluster): void {
+  const path = join(dataDir, LOCAL_WANTED_FILE);
+  writeFileSync(`${path}.new`, `${JSON.stringify({ format: 1, ...wanted }, undefined, 2)}\n`);
+  renameSync(`${path}.new`, path);
 }

@@ -162,7 +162,8 @@ function localEndpoints(context: KvctlContext, given: string | undefined): reado
     : readLocalCluster(dataDir).nodes.map(({ client }) => client);
 }
 
-function localDataDir(context: KvctlContext, given: string | undefined): string | undefined {
+/** The data directory of a local cluster; undefined when there is none here and none is named. */
+export function localDataDir(context: KvctlContext, given: string | undefined): string | undefined {
   if (given !== undefined) return resolve(context.directory, given);
   const usual = join(context.directory, LOCAL_DATA_DIR);
   return existsSync(join(usual, LOCAL_CLUSTER_FILE)) ? usual : undefined;

@@ -45,18 +45,17 @@ export async function noteCluster(dataDir: string, cluster: KVCluster, layout: L
         'choose another --data-dir',
       );
     }
-    if (held.nodes.length !== layout.nodes.length) {
-      throw otherCluster(
-        dataDir,
-        `${held.nodes.length} nodes, not ${layout.nodes.length}`,
-        `changing that is not supported yet: use --nodes ${held.nodes.length} or another --data-dir`,
-      );
-    }
   }
   const text = encodeLocalCluster(layout);
   if (existsSync(path) && (await readFile(path, 'utf8')) === text) return;
   await writeFile(`${path}.new`, text);
   await rename(`${path}.new`, path);
+}
+
+/** Names of the nodes that the directory's cluster had when it was last run; none in a new one. */
+export function knownNodes(dataDir: string): readonly string[] {
+  if (!existsSync(join(dataDir, LOCAL_CLUSTER_FILE))) return [];
+  return readLocalCluster(dataDir).nodes.map(({ nodeId }) => nodeId);
 }
 
 function otherCluster(dataDir: string, what: string, advice: string): KvError {

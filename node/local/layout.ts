@@ -22,23 +22,27 @@ export interface LocalNode {
   readonly httpPort: number;
 }
 
-/** Names, directories and ports of the nodes. */
+/** Names of the first nodes of a cluster. */
+export function firstNodes(cluster: KVCluster, count: number): readonly string[] {
+  return Array.from({ length: count }, (_, ordinal) => `${cluster.name}-${ordinal}`);
+}
+
+/** Directories and ports of nodes; each name ends with the node's ordinal. */
 export async function layOut(
-  cluster: KVCluster,
+  names: readonly string[],
   dataDir: string,
   basePort: number,
 ): Promise<readonly LocalNode[]> {
-  const count = cluster.spec.replicas;
-  const free = basePort === 0 ? await freePorts(3 * count) : [];
+  const free = basePort === 0 ? await freePorts(3 * names.length) : [];
   const httpBase = basePort === DEFAULT_BASE_PORT ? DEFAULT_HTTP_BASE : basePort + HTTP_OFFSET;
-  return Array.from({ length: count }, (_, index) => {
-    const nodeId = `${cluster.name}-${index}`;
+  return names.map((nodeId, index) => {
+    const ordinal = Number(/\d+$/.exec(nodeId)?.[0] ?? index);
     return {
       nodeId,
       dataDir: join(dataDir, nodeId),
-      clientPort: free[3 * index] ?? basePort + index,
-      peerPort: free[3 * index + 1] ?? basePort + PEER_OFFSET + index,
-      httpPort: free[3 * index + 2] ?? httpBase + index,
+      clientPort: free[3 * index] ?? basePort + ordinal,
+      peerPort: free[3 * index + 1] ?? basePort + PEER_OFFSET + ordinal,
+      httpPort: free[3 * index + 2] ?? httpBase + ordinal,
     };
   });
 }

@@ -1,104 +1,102 @@
 import { join, resolve } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { createAdminClient } from '../../client/admin-client.ts';
-import { LOCAL_DATA_DIR } from '../../client/local-cluster.ts';
-import { type Clock, type Scheduler, abortReason } from '../../common/clock.ts';
-import type { Logger } from '../../common/log.ts';
+import {
+  LOCAL_DATA_DIR,
+  readWantedCluster,
+  type WantedCluster,
+  writeWantedCluster,
+} from '../../client/local-cluster.ts';
+import { sleep } from '../../common/clock.ts';
 import { makeDirectory } from '../../common/make-directory.ts';
-import type { Random } from '../../common/random.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
 import { lockDirectory } from '../storage/lock.ts';
 import type { RunnerArguments } from './arguments.ts';
-import { ensureSecret, noteCluster } from './data-directory.ts';
-import { LOOPBACK, type LocalNode, describeLayout, layOut, memberFor, requireFreePorts } from './layout.ts';
+import type { RunnerOptions } from './runner-options.ts';
+import { ensureSecret, knownNodes } from './data-directory.ts';
+import { firstNodes, layOut, type LocalNode, LOOPBACK, memberFor, requireFreePorts } from './layout.ts';
+import { LocalNodes } from './local-nodes.ts';
 import { readManifest } from './manifest.ts';
-import { NodeProcess } from './node-process.ts';
 import { startCluster } from './start-cluster.ts';
-
-export interface RunnerOptions {
-  readonly arguments: RunnerArguments;
-  readonly print: (line: string) => void;
-  readonly logger: Logger;
-  readonly clock: Clock;
-  readonly scheduler: Scheduler;
-  readonly random: Random;
-  /** Aborts at the first Ctrl-C: stop cleanly. */
-  readonly stop: AbortSignal;
-  /** Aborts at the second one: end at once. */
-  readonly kill: AbortSignal;
-}
+import { Steering } from './steer.ts';
 
 /** Silence at the start after which the person is told what is waited for, milliseconds. */
 const PATIENCE_MS = 5000;
 
+/** How often it is looked whether something else is wanted of the cluster, milliseconds. */
+const LOOK_MS = 500;
+
 /**
- * Runs the cluster until it is told to stop.
+ * Runs the cluster until it is told to stop, and changes its size when that is wanted (kvctl cluster).
  *
  * @throws KvError with one sentence for a person when the manifest, a port or the data directory forbids it; nothing is
  * left running then.
  */
 export async function runLocalCluster(options: RunnerOptions): Promise<void> {
-  const { manifest, dataDir, basePort, nodes: count } = options.arguments;
+  const { manifest, dataDir, nodes: count } = options.arguments;
   const cluster = await readManifest(manifest, count);
   await makeDirectory(dataDir, 0o700);
   const lock = await lockDirectory(dataDir, options.logger);
   try {
-    const nodes = await layOut(cluster, dataDir, basePort);
-    await requireFreePorts(nodes);
-    await noteCluster(dataDir, cluster, describeLayout(cluster, nodes));
+    const wanted = wantedAtStart(options.arguments, cluster);
+    // An old cluster starts as it was; what else is wanted comes when it serves.
+    const known = knownNodes(dataDir);
+    const names = known.length > 0 ? known : wanted.nodes;
+    const nodes = new LocalNodes(options, cluster, await layOut(names, dataDir, options.arguments.basePort));
+    await requireFreePorts(nodes.all);
+    await nodes.note();
     const { path, secret } = await ensureSecret(dataDir, options.random);
-    const processes = nodes.map((node) => nodeProcess(options, cluster, node, nodes, path));
     try {
-      for (const started of processes) started.start();
-      await start(options, cluster, nodes, secret);
-      options.print(banner(options.arguments, cluster, nodes));
-      await aborted(options.stop);
+      nodes.startAll(path);
+      await start(options, cluster, nodes.all, secret);
+      options.print(banner(options.arguments, cluster, nodes.all));
+      writeWantedCluster(dataDir, wanted);
+      await steer(options, nodes, secret);
     } catch (error) {
       if (!options.stop.aborted) throw error;
     } finally {
-      await stopAll(options, processes);
+      await nodes.stopAll();
     }
   } finally {
     await lock.release();
   }
 }
 
-function nodeProcess(
-  options: RunnerOptions,
-  cluster: KVCluster,
-  node: LocalNode,
-  all: readonly LocalNode[],
-  secretFile: string,
-): NodeProcess {
-  const { dataDir, verbose } = options.arguments;
-  const peers = all.map(({ nodeId, peerPort }) => `${nodeId}=${LOOPBACK}:${peerPort}`);
-  const flags = {
-    'node-id': node.nodeId,
-    host: LOOPBACK,
-    namespace: cluster.namespace,
-    'cluster-name': cluster.name,
-    'data-dir': node.dataDir,
-    'secret-file': secretFile,
-    partitions: String(cluster.spec.partitions),
-    listen: LOOPBACK,
-    'client-port': String(node.clientPort),
-    'peer-port': String(node.peerPort),
-    'http-port': String(node.httpPort),
-    discovery: 'static',
-    peers: peers.join(','),
-    // Nobody balances load over local nodes, so there is no need to serve on while others notice.
-    'drain-serve-ms': '0',
-    'drain-timeout-ms': '5000',
-  };
-  const { print, clock, scheduler, random } = options;
-  return new NodeProcess({
-    nodeId: node.nodeId,
-    flags: Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]),
-    logFile: verbose ? undefined : join(dataDir, 'logs', `${node.nodeId}.log`),
+/** What the command line says, else what was wanted last, else what the manifest says. */
+function wantedAtStart({ dataDir, nodes }: RunnerArguments, cluster: KVCluster): WantedCluster {
+  const { replicas, replicationFactor } = cluster.spec;
+  const held = readWantedCluster(dataDir);
+  if (held !== undefined && nodes === undefined) return held;
+  return { nodes: firstNodes(cluster, replicas), replicationFactor };
+}
+
+/** Sees to it, until the runner is stopped, that the cluster is what is wanted. */
+async function steer(options: RunnerOptions, nodes: LocalNodes, secret: Buffer): Promise<void> {
+  const { clock, scheduler, random, print, stop, arguments: given } = options;
+  const admin = createAdminClient({ secret, sender: 'runner', clock, random });
+  const steering = new Steering({
+    admin,
+    nodes: () => nodes.all.map(memberFor),
+    targetOf: (nodeId) => nodes.targetOf(nodeId),
+    wanted: () => readWantedCluster(given.dataDir) ?? { nodes: nodes.names, replicationFactor: 1 },
     print,
-    clock,
-    scheduler,
-    random,
+    signal: stop,
   });
+  let settledOn: WantedCluster | undefined;
+  try {
+    for (;;) {
+      await sleep(scheduler, LOOK_MS, stop);
+      const wanted = readWantedCluster(given.dataDir);
+      if (wanted === undefined || isDeepStrictEqual(wanted, settledOn)) continue;
+      await nodes.add(wanted.nodes);
+      const { done, map } = await steering.look();
+      if (!done || map === undefined) continue;
+      await nodes.keep(map.members.map(({ nodeId }) => nodeId));
+      settledOn = wanted;
+    }
+  } finally {
+    admin.close();
+  }
 }
 
 async function start(
@@ -152,19 +150,4 @@ function banner(
     '',
     'Ctrl-C stops it.',
   ].join('\n');
-}
-
-async function stopAll(options: RunnerOptions, processes: readonly NodeProcess[]): Promise<void> {
-  const killAll = (): void => processes.forEach((node) => node.kill());
-  if (options.kill.aborted) killAll();
-  options.kill.addEventListener('abort', killAll, { once: true });
-  await Promise.all(processes.map((node) => node.stop()));
-  options.kill.removeEventListener('abort', killAll);
-}
-
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    if (signal.aborted) reject(abortReason(signal));
-    signal.addEventListener('abort', () => reject(abortReason(signal)), { once: true });
-  });
 }

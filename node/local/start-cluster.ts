@@ -80,9 +80,10 @@ async function decide({ admin, targets, signal }: StartClusterOptions): Promise<
 
 /** The map with the ports that the nodes have now; the same map when they have not changed. */
 function withAddresses(map: ClusterMap, members: readonly Member[]): ClusterMap {
-  const current = map.members.map(
-    (member) => members.find(({ nodeId }) => nodeId === member.nodeId) ?? member,
-  );
+  const current = map.members.map((member) => {
+    const now = members.find(({ nodeId }) => nodeId === member.nodeId);
+    return now === undefined ? member : { ...member, ...now, state: member.state };
+  });
   return canonicalJson(current) === canonicalJson(map.members) ? map : nextMap(map, { members: current });
 }
 

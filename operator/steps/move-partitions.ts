@@ -1,5 +1,6 @@
+import { moveReportOf } from '../../client/move-reports.ts';
 import type { ClusterMap, Member } from '../../model/cluster-map.ts';
-import { type MemberReport, nextStep } from '../../model/moves.ts';
+import { nextStep, type Reports } from '../../model/moves.ts';
 import type { NodeView } from '../nodes.ts';
 import { objectNames } from '../resources/names.ts';
 import { memberOfNode } from './members.ts';
@@ -48,22 +49,11 @@ function wantedMembers({ cluster, spec, nodes, memory }: StepContext): readonly 
   });
 }
 
-function reportsOf(nodes: readonly NodeView[]): ReadonlyMap<string, MemberReport> {
+function reportsOf(nodes: readonly NodeView[]): Reports {
   return new Map(
-    nodes.flatMap(({ nodeId, answer }) => {
-      if (answer === undefined) return [];
-      const { epoch, mapHash, volume, settledEpoch, residualPartitions, fillingPartitions, peers } = answer;
-      const report: MemberReport = {
-        epoch,
-        mapHash,
-        incarnation: volume?.incarnation ?? 0,
-        settledEpoch,
-        residualPartitions,
-        fillingPartitions,
-        peerIncarnations: new Map(peers.map((peer) => [peer.nodeId, peer.incarnation])),
-      };
-      return [[nodeId, report] as const];
-    }),
+    nodes.flatMap(({ nodeId, answer }) =>
+      answer === undefined ? [] : [[nodeId, moveReportOf(answer)] as const],
+    ),
   );
 }
 

@@ -220,7 +220,16 @@ describe('the API reference', () => {
 
   it('lists every metric of a node with its type and labels', async () => {
     const metrics = createNodeMetrics();
-    const statistics = { records: 0, stateBytes: 0, logBytes: 0, overlayBytes: 0, versionConflicts: 0 };
+    const statistics = {
+      records: 0,
+      stateBytes: 0,
+      logBytes: 0,
+      usedBytes: 0,
+      quotaBytes: 0,
+      overlayBytes: 0,
+      versionConflicts: 0,
+      damagedRecords: 0,
+    };
     metrics.watchStore({ statistics: () => statistics });
     metrics.watchReadiness(() => true);
     await expectMetrics('Metrics of a node', metrics.registry);
