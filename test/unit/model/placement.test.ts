@@ -209,7 +209,6 @@ describe('placement', () => {
     const protoBytes = WireMap.encode(mapToProto(map)).finish().length;
     const took = `${tookMs.toFixed(0)} ms, map of ${jsonBytes} bytes as JSON, ${protoBytes} as protobuf`;
     this.test!.title += ` (${took})`;
-    expect(tookMs).to.be.below(2000);
     // The map is one ConfigMap, which may have 1 MiB.
     expect(jsonBytes).to.be.below(2 ** 20 / 4);
   });
