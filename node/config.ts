@@ -46,6 +46,7 @@ export interface NodeConfig {
   readonly logAgeMs: number;
   readonly defaultDeadlineMs: number;
   readonly skewBoundMs: number;
+  readonly collectionAgeMs: number;
   readonly heartbeatMs: number;
   readonly failureDetectionMs: number;
   readonly drainServeMs: number;
@@ -118,6 +119,7 @@ const schema = z.object({
   'log-age-ms': durationMs,
   'default-deadline-ms': wholeNumber(1, HOUR_MS),
   'skew-bound-ms': wholeNumber(100, HOUR_MS),
+  'collection-age-ms': durationMs,
   'heartbeat-ms': wholeNumber(10, HOUR_MS),
   'failure-detection-ms': wholeNumber(20, HOUR_MS),
   'drain-serve-ms': wholeNumber(0, HOUR_MS),
@@ -207,6 +209,7 @@ function toConfig(flags: z.infer<typeof schema>): NodeConfig {
     logAgeMs: flags['log-age-ms'],
     defaultDeadlineMs: flags['default-deadline-ms'],
     skewBoundMs: flags['skew-bound-ms'],
+    collectionAgeMs: flags['collection-age-ms'],
     heartbeatMs: flags['heartbeat-ms'],
     failureDetectionMs: flags['failure-detection-ms'],
     drainServeMs: flags['drain-serve-ms'],

@@ -47,6 +47,11 @@ const flags = {
   },
   'default-deadline-ms': { value: 'MS', fallback: '5000', help: 'for calls that come without a deadline' },
   'skew-bound-ms': { value: 'MS', fallback: '2000', help: 'how far clocks of members may differ' },
+  'collection-age-ms': {
+    value: 'MS',
+    fallback: '60000',
+    help: 'how old a tombstone is at least when it is collected',
+  },
   'heartbeat-ms': { value: 'MS', fallback: '500', help: 'how often peers hear from this node' },
   'failure-detection-ms': {
     value: 'MS',

@@ -10,6 +10,7 @@ import { DnsDiscovery } from './dns-discovery.ts';
 import { createNodeMetrics, type NodeMetrics } from './metrics.ts';
 import { openData } from './open-data.ts';
 import type { Replica } from './replication/engine.ts';
+import { collectionSettings } from './replication/horizon/collector.ts';
 import { createReplica } from './replication/replica.ts';
 import { HttpServer } from './rpc/http-server.ts';
 import { GrpcPeerTransport } from './rpc/peer-transport.ts';
@@ -177,6 +178,7 @@ export class Node {
         heartbeatMs: config.heartbeatMs,
         failureDetectionMs: config.failureDetectionMs,
         skewBoundMs: config.skewBoundMs,
+        collection: collectionSettings(config.collectionAgeMs),
         maxInFlightBytes: config.maxInFlightBytes,
       },
     });

@@ -40,6 +40,12 @@ export const DEFAULT_COLLECTION_SETTINGS: CollectionSettings = {
   lookAgainMs: 600_000,
 };
 
+/** Those of tombstones of another age; of a short one, horizons take shorter steps. */
+export function collectionSettings(ageMs: number): CollectionSettings {
+  const stepMs = Math.max(1, Math.min(DEFAULT_COLLECTION_SETTINGS.stepMs, Math.floor(ageMs / 2)));
+  return { ...DEFAULT_COLLECTION_SETTINGS, ageMs, stepMs };
+}
+
 export interface CollectorOptions {
   readonly nodeId: string;
   readonly store: Pick<Store, 'partitions' | 'removeWhere'>;

@@ -54,6 +54,7 @@ describe('node configuration', () => {
       logAgeMs: 86_400_000,
       defaultDeadlineMs: 5000,
       skewBoundMs: 2000,
+      collectionAgeMs: 60_000,
       heartbeatMs: 500,
       failureDetectionMs: 2000,
       drainServeMs: 5000,
