@@ -149,6 +149,28 @@ describe('a member that comes back', () => {
     expect(await cluster.get(2, 'acknowledged', 'ONE')).to.equal('by kv-1 and kv-2');
   });
 
+  it('with a blank volume serves by force what it has when those it waits for do not come back', async () => {
+    cluster = new ReplicaCluster(3);
+    await cluster.begin();
+    await cluster.put(0, 'everywhere', 'x', { consistency: 'ALL' });
+    for (const index of [1, 2]) cluster.kill(index);
+    cluster.wipe(2);
+    await cluster.start(2);
+    await cluster.time.advance(20_000);
+    const reason = cluster.replica(2).notReadyReason;
+    expect(reason).to.match(/waits for kv-1/);
+    const waiting = await cluster.time.run(cluster.replica(2).forceActivate(true));
+    expect(waiting).to.have.length(8);
+    expect(cluster.replica(2).notReadyReason, 'a dry run changes nothing').to.equal(reason);
+    expect(await cluster.time.run(cluster.replica(2).forceActivate(false))).to.deep.equal(waiting);
+    expect(cluster.replica(2).notReadyReason).to.equal(undefined);
+    await cluster.put(2, 'again', 'y');
+    expect(await cluster.get(2, 'again', 'ONE')).to.equal('y');
+    await cluster.start(1);
+    await allEqual(cluster);
+    expect(await cluster.get(2, 'everywhere', 'ONE')).to.equal('x');
+  });
+
   it('with a blank volume alone says that the data is lost', async () => {
     cluster = new ReplicaCluster(1);
     await cluster.begin();
