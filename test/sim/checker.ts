@@ -16,6 +16,7 @@ export type Invariant =
   | 'nothing is absent that is there'
   | 'what was refused was not applied'
   | 'a version is of one write'
+  | 'a write is applied once'
   | 'what has expired is not answered'
   | 'nodes do not stop by themselves'
   | 'the cluster serves when nothing is wrong';
@@ -46,7 +47,8 @@ export class Checker {
   readonly operations: Operation[] = [];
   private readonly options: CheckerOptions;
   private readonly keys = new Map<string, KeyHistory>();
-  private readonly applied = new Set<number>();
+  /** Newest version at which each put was applied by any store. */
+  private readonly applied = new Map<number, Version>();
   /** How often a volume was lost or rolled back. */
   private losses = 0;
 
@@ -65,8 +67,9 @@ export class Checker {
   }
 
   /** The value of a put has been applied by some store. */
-  noteApplied(operationId: number): void {
-    this.applied.add(operationId);
+  noteApplied(operationId: number, version: Version): void {
+    const before = this.applied.get(operationId);
+    if (before === undefined || compareVersions(version, before) > 0) this.applied.set(operationId, version);
   }
 
   /** A member's volume is gone, or is an older one: what it alone had acknowledged may be lost. */
@@ -86,6 +89,8 @@ export class Checker {
       endMs: Infinity,
       outcome: 'open',
       version: undefined,
+      attempts: 1,
+      served: undefined,
       readFrom: undefined,
       // A replica that was rolled back and does not know it yet may answer with what it has.
       floor: this.floorOf(operation, history, this.losses === 0),
@@ -116,6 +121,14 @@ export class Checker {
       this.violated(
         'a later write has the higher version',
         `${name(operation)} was acknowledged at ${formatVersion(version)}, and ${describe(floor)} was before it began`,
+        operation.key,
+      );
+    }
+    const { served } = operation;
+    if (consistency !== 'ONE' && served !== undefined && compareVersions(version, served) !== 0) {
+      this.violated(
+        'a write is applied once',
+        `${name(operation)} was done at ${formatVersion(served)}, and sent again at ${formatVersion(version)}`,
         operation.key,
       );
     }
@@ -237,7 +250,17 @@ export class Checker {
         this.violated('every answer is to its own request', `nobody ever wrote ${key}`, key);
     }
     for (const operation of this.operations) {
-      if (operation.kind !== 'put' || !this.applied.has(operation.id)) continue;
+      const newest = this.applied.get(operation.id);
+      if (operation.kind !== 'put' || newest === undefined) continue;
+      // A retry that was not found on a majority is a new write, beside what the first attempt may have left on a minority.
+      const once = operation.version !== undefined && operation.attempts === 1;
+      if (once && operation.version !== undefined && compareVersions(newest, operation.version) > 0) {
+        this.violated(
+          'a write is applied once',
+          `${name(operation)} was acknowledged at ${formatVersion(operation.version)} and applied at ${formatVersion(newest)}`,
+          operation.key,
+        );
+      }
       if (operation.outcome === 'refused')
         this.violated(
           'what was refused was not applied',
@@ -297,7 +320,7 @@ export class Checker {
         key,
       );
     }
-    if (write.version !== undefined && compareVersions(version, write.version) > 0) {
+    if (write.attempts === 1 && write.version !== undefined && compareVersions(version, write.version) > 0) {
       this.violated(
         'a version is of one write',
         `${reader} has the value of ${name(write)} at ${formatVersion(version)}, acknowledged at ${formatVersion(write.version)}`,

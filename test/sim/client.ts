@@ -1,7 +1,9 @@
 import { KvError, messageOf } from '../../common/errors.ts';
 import { compareVersions, type Version } from '../../model/version.ts';
 import type { Consistency } from '../../node/replication/engine.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
 import type { Checker } from './checker.ts';
+import { START_WALL_MS } from './clock.ts';
 import type { Dice } from './dice.ts';
 import type { Operation } from './history.ts';
 import { CallLost, type Host, type SimNetwork } from './network.ts';
@@ -24,21 +26,33 @@ export interface ClientOptions {
   readonly take: () => boolean;
 }
 
+interface WriteOptions {
+  readonly requestId: RequestId | undefined;
+  readonly consistency: Consistency;
+  readonly deadlineMs: number;
+}
+
+const MOST_RETRIES = 4;
 /** How much longer than the node a client waits for an answer, milliseconds. */
 const ANSWER_RESERVE_MS = 50;
 /** Codes that promise that nothing was applied anywhere. */
 const REFUSALS = new Set(['UNAVAILABLE', 'RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT', 'FAILED_PRECONDITION']);
 
-/** One client: operations one after the other, each sent once, with what its session has seen. */
+/** One client: operations one after the other, with what its session has seen. */
 export class Client {
   private readonly options: ClientOptions;
   private readonly process: SimProcess;
   /** Newest version of each key that this client wrote or read. */
   private readonly session = new Map<string, Version>();
+  private readonly clientId: Buffer;
+  private readonly clientStartMs: number;
+  private requests = 0;
   private node: string;
 
   constructor(options: ClientOptions) {
     this.options = options;
+    this.clientId = options.dice.bytes(16);
+    this.clientStartMs = START_WALL_MS + Math.floor(options.time.nowMs);
     this.process = new SimProcess(options.time);
     this.node = options.dice.pick(options.nodes());
   }
@@ -68,57 +82,87 @@ export class Client {
   }
 
   private async put(key: string): Promise<boolean> {
-    const { dice, workload, checker } = this.options;
+    const { dice, workload } = this.options;
     const ttlMs = dice.chance(workload.ttl) ? Math.ceil(dice.spread(5, 3000)) : undefined;
     const operation = this.begin('put', key, { ttlMs });
-    const sizeBytes = Math.floor(dice.spread(1, workload.largestValueBytes));
-    const { consistency } = operation;
-    return this.carry(operation, async ({ replica }, deadlineMs) => {
-      const { version } = await replica.engine.put({
-        key: Buffer.from(key),
-        value: valueOf(operation.id, key, sizeBytes),
-        ttlMs,
-        requestId: undefined,
-        consistency,
-        deadlineMs,
-      });
-      return (): void => {
-        checker.written(operation, version);
-        this.remember(key, version);
-      };
+    const value = valueOf(operation.id, key, Math.floor(dice.spread(1, workload.largestValueBytes)));
+    return this.write(operation, async ({ replica }, options) => {
+      const { version } = await replica.engine.put({ key: Buffer.from(key), value, ttlMs, ...options });
+      return version;
     });
   }
 
   private async delete(key: string): Promise<boolean> {
-    const { checker } = this.options;
     const operation = this.begin('delete', key, {});
-    const { consistency } = operation;
-    return this.carry(operation, async ({ replica }, deadlineMs) => {
-      const { version } = await replica.engine.delete({
-        key: Buffer.from(key),
-        requestId: undefined,
-        consistency,
-        deadlineMs,
-      });
-      return (): void => {
-        checker.written(operation, version);
-        this.remember(key, version);
-      };
+    return this.write(operation, async ({ replica }, options) => {
+      const { version } = await replica.engine.delete({ key: Buffer.from(key), ...options });
+      return version;
     });
   }
 
+  /** Sends a write, and again with the same id while its outcome is unknown, if this is one of those writes. */
+  private async write(
+    operation: Operation,
+    send: (host: Host, options: WriteOptions) => Promise<Version>,
+  ): Promise<boolean> {
+    const { dice, workload, checker, trace, name, time } = this.options;
+    const { consistency, key } = operation;
+    const id = dice.chance(workload.retried) ? this.nextRequest() : undefined;
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        const requestId = id === undefined ? undefined : { ...id, attempt };
+        operation.attempts = attempt + 1;
+        const version = await this.request(async (host, deadlineMs) => {
+          const done = await send(host, { requestId, consistency, deadlineMs });
+          operation.served ??= done;
+          return done;
+        });
+        checker.written(operation, version);
+        this.remember(key, version);
+        trace.note(
+          attempt === 0 ? `${operation.kind} ok` : 'retry ok',
+          () => `${name} #${operation.id} ${key}`,
+        );
+        return true;
+      } catch (error) {
+        this.check(operation, error);
+        // Whatever a further attempt says of itself, the first one may have been applied.
+        const outcome = attempt === 0 ? outcomeOf(error) : 'unknown';
+        const last = id === undefined || attempt === MOST_RETRIES || outcome === 'refused';
+        trace.note(
+          `${operation.kind} ${outcome}`,
+          () => `${name} #${operation.id} ${key}: ${messageOf(error)}`,
+        );
+        if (last) {
+          checker.failed(operation, outcome, messageOf(error));
+          return false;
+        }
+        await time.sleep(dice.spread(1, 1000));
+        if (dice.chance(0.7)) this.node = dice.pick(this.options.nodes());
+      }
+    }
+  }
+
   private async get(key: string): Promise<boolean> {
-    const { dice, checker } = this.options;
+    const { dice, checker, trace, name } = this.options;
     const minVersion = dice.chance(0.8) ? this.session.get(key) : undefined;
     const operation = this.begin('get', key, { minVersion });
     const { consistency } = operation;
-    return this.carry(operation, async ({ replica }, deadlineMs) => {
-      const found = await replica.engine.get({ key: Buffer.from(key), minVersion, consistency, deadlineMs });
-      return (): void => {
-        checker.read(operation, found);
-        if (found !== undefined) this.remember(key, found.version);
-      };
-    });
+    try {
+      const found = await this.request(({ replica }, deadlineMs) =>
+        replica.engine.get({ key: Buffer.from(key), minVersion, consistency, deadlineMs }),
+      );
+      checker.read(operation, found);
+      if (found !== undefined) this.remember(key, found.version);
+      trace.note('get ok', () => `${name} #${operation.id} ${key}`);
+      return true;
+    } catch (error) {
+      this.check(operation, error);
+      const outcome = outcomeOf(error);
+      checker.failed(operation, outcome, messageOf(error));
+      trace.note(`get ${outcome}`, () => `${name} #${operation.id} ${key}: ${messageOf(error)}`);
+      return false;
+    }
   }
 
   private async list(): Promise<boolean> {
@@ -168,32 +212,19 @@ export class Client {
     return operation;
   }
 
-  private async carry(
-    operation: Operation,
-    execute: (host: Host, deadlineMs: number) => Promise<() => void>,
-  ): Promise<boolean> {
-    const { checker, trace, name } = this.options;
-    try {
-      const done = await this.request(execute);
-      done();
-      trace.note(`${operation.kind} ok`, () => `${name} #${operation.id} ${operation.key}`);
-      return true;
-    } catch (error) {
-      const outcome = outcomeOf(error);
-      checker.failed(operation, outcome, messageOf(error));
-      trace.note(
-        `${operation.kind} ${outcome}`,
-        () => `${name} #${operation.id} ${operation.key}: ${messageOf(error)}`,
-      );
-      if (error instanceof KvError && error.code === 'INTERNAL') trace.note('internal error');
-      else if (!(error instanceof KvError || error instanceof CallLost))
-        checker.violated(
-          'nodes do not stop by themselves',
-          `${operation.kind} failed: ${String(error)}`,
-          operation.key,
-        );
-      return false;
+  /** An error that no caller should ever see. */
+  private check({ kind, key }: Operation, error: unknown): void {
+    if (error instanceof CallLost) return;
+    if (error instanceof KvError) {
+      if (error.code === 'INTERNAL') this.options.trace.note('internal error');
+      return;
     }
+    this.options.checker.violated('nodes do not stop by themselves', `${kind} failed: ${String(error)}`, key);
+  }
+
+  private nextRequest(): Omit<RequestId, 'attempt'> {
+    this.requests += 1;
+    return { clientId: this.clientId, number: this.requests, clientStartMs: this.clientStartMs };
   }
 
   private request<T>(execute: (host: Host, deadlineMs: number) => Promise<T>): Promise<T> {

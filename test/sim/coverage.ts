@@ -16,7 +16,7 @@ const later = (name: string, ...signs: string[]): CoverageRow => ({ name, signs,
 
 export const COVERAGE: readonly CoverageRow[] = [
   row('SUPERSEDED led to a second mint', 'second_mints'),
-  row('a peer fell off the log', 'fell off'),
+  row('a peer fell off the log', 'a stream began beyond a gap'),
   row(
     'a rolled-back volume was detected',
     'log: this volume has lost what it acknowledged or sent; it goes on as a new incarnation',
@@ -32,10 +32,15 @@ export const COVERAGE: readonly CoverageRow[] = [
   row('the map changed under load', 'map changed'),
   row('a version beyond the skew bound arrived', 'skewed_versions'),
   row('an operation was sent on', 'forwarded'),
-  later('barrier phase 1', 'barrier phase 1'),
-  later('barrier phase 2', 'barrier phase 2'),
-  later('a move was completed', 'barrier done'),
-  later('a retry was told by its request id', 'retry found'),
+  row('a move wrote to both owners and read from the old (phase 1)', 'barrier phase 1'),
+  row('a move wrote to both owners and read from the new (phase 2)', 'barrier phase 2'),
+  row('a move was completed', 'a move was completed'),
+  row('a move was cancelled', 'a move was cancelled'),
+  row('a member joined', 'a member joined'),
+  row('a member left', 'a member left'),
+  row('a member was marked down', 'marked down'),
+  row('a retry found its write by its request id', 'retries_finished'),
+  row('a retry was a new write', 'retries_written'),
   later('clock skew refused a write', 'skew refusal'),
 ];
 

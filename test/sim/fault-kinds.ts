@@ -36,8 +36,10 @@ export const FAULT_KINDS = [
   'pause',
   /** The writer of the map stops somewhere in the middle of its work, and begins again. */
   'writer-crash',
-  /** The map changes while clients write. */
+  /** Members join, leave, are replaced or change their zone, or the number of copies changes, while clients write. */
   'map-change',
+  /** A member is marked down in the map, whether it is or not, and comes back. */
+  'mark-down',
 ] as const;
 
 export type FaultKind = (typeof FAULT_KINDS)[number];

@@ -66,9 +66,9 @@ export class Faults {
         return this.oneWay();
       case 'kill':
       case 'power-cut':
-        return this.crash(this.dice.pick(this.world.members), kind === 'kill' ? 'killed' : 'power-cut');
+        return this.crash(this.member(), kind === 'kill' ? 'killed' : 'power-cut');
       case 'power-cut-of-all':
-        return this.world.members.map((member) => this.crash(member, 'power-cut')).join('; ');
+        return this.world.pods.map((member) => this.crash(member, 'power-cut')).join('; ');
       case 'restart':
         return this.restart();
       case 'disk-loss':
@@ -88,8 +88,9 @@ export class Faults {
       case 'writer-crash':
         return this.crashWriter();
       case 'map-change':
-        this.world.writer.change();
-        return 'soon';
+        return this.changeWishes();
+      case 'mark-down':
+        return this.markDown();
     }
   }
 
@@ -103,7 +104,11 @@ export class Faults {
   }
 
   private member(): Member {
-    return this.dice.pick(this.world.members);
+    return this.dice.pick(this.world.pods);
+  }
+
+  private get names(): string[] {
+    return this.dice.shuffled(this.world.pods.map(({ nodeId }) => nodeId));
   }
 
   // The network
@@ -146,7 +151,7 @@ export class Faults {
 
   private delayLink(): string {
     const { dice, world } = this;
-    const [a, b] = dice.shuffled(world.names);
+    const [a, b] = this.names;
     const link = world.network.link(a ?? '', b ?? '');
     const extraMs = dice.spread(2, 300);
     const forMs = dice.spread(50, 3000);
@@ -156,8 +161,8 @@ export class Faults {
   }
 
   private partition(): string {
-    const { dice, world } = this;
-    const names = dice.shuffled(world.names);
+    const { dice } = this;
+    const { names } = this;
     const size = 1 + dice.below(names.length - 1);
     const side = names.slice(0, size);
     const other = names.slice(size);
@@ -166,8 +171,8 @@ export class Faults {
   }
 
   private oneWay(): string {
-    const { dice, world } = this;
-    const [from, ...others] = dice.shuffled(world.names);
+    const { dice } = this;
+    const [from, ...others] = this.names;
     const deaf = dice.chance(0.5) ? others : others.slice(0, 1);
     const inward = dice.chance(0.5);
     const pairs = deaf.map((to) => (inward ? `${to}>${from}` : `${from}>${to}`));
@@ -270,7 +275,7 @@ export class Faults {
 
   private heal(): void {
     for (const undo of [...this.lasting]) undo();
-    for (const member of this.world.members) if (!member.isUp) member.startAfter(0);
+    for (const member of this.world.pods) if (!member.isUp) member.startAfter(0);
   }
 
   /** Goes on when the condition holds, or when it has not for long. */
@@ -318,6 +323,51 @@ export class Faults {
     member.clock.drift(rate);
     this.later(forMs, () => member.clock.drift(0));
     return `${member.nodeId} by ${(rate * 100).toFixed(2)} % for ${forMs.toFixed(0)} ms`;
+  }
+
+  // The map
+
+  private changeWishes(): string | undefined {
+    const { dice, world } = this;
+    const { writer, settings } = world;
+    const { members, replicationFactor, zones } = writer.wishes;
+    const spare = dice.shuffled(world.names).find((name) => !members.includes(name));
+    const leaving = members.length > 2 ? dice.pick(members) : undefined;
+    switch (dice.pick(['join', 'leave', 'replace', 'copies', 'zone'] as const)) {
+      case 'join':
+        if (spare === undefined) return undefined;
+        writer.wish({ members: [...members, spare] });
+        return `${spare} joins`;
+      case 'leave':
+        if (leaving === undefined) return undefined;
+        writer.wish({ members: members.filter((name) => name !== leaving) });
+        return `${leaving} leaves`;
+      case 'replace':
+        if (leaving === undefined || spare === undefined) return undefined;
+        writer.wish({ members: [...members.filter((name) => name !== leaving), spare] });
+        return `${spare} replaces ${leaving}`;
+      case 'copies': {
+        // A single copy does not bear the loss of a volume.
+        const copies = dice.pick(settings.losses === 0 ? [1, 2, 3, 4, 5] : [2, 3, 4, 5]);
+        if (copies === replicationFactor) return undefined;
+        writer.wish({ replicationFactor: copies });
+        return `${copies} copies instead of ${replicationFactor}`;
+      }
+      case 'zone': {
+        const name = dice.pick(members);
+        const zone = dice.pick(['', 'zone-1', 'zone-2']);
+        writer.wish({ zones: new Map([...zones, [name, zone]]) });
+        return `${name} is in zone "${zone}"`;
+      }
+    }
+  }
+
+  private markDown(): string {
+    const { dice } = this;
+    const member = this.member();
+    this.world.writer.markDown(member.nodeId);
+    const what = dice.chance(0.6) ? this.crash(member, dice.pick(['killed', 'power-cut'])) : 'which is up';
+    return `${member.nodeId}, ${what}`;
   }
 
   private crashWriter(): string {

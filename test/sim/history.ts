@@ -26,6 +26,10 @@ export interface Operation {
   outcome: Outcome;
   /** Of the write when it is done, or what was read. */
   version: Version | undefined;
+  /** Times a write was sent. */
+  attempts: number;
+  /** The version at which a node first had it done, whether or not the answer came back. */
+  served: Version | undefined;
   /** Of a get that found something: who wrote it. */
   readFrom: number | undefined;
   /** What any answer must be at least as new as, by all that was known when it began. */

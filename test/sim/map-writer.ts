@@ -1,17 +1,25 @@
-import { type ClusterMap, sealMap } from '../../model/cluster-map.ts';
-import { firstMap, mintClusterId, nextMap, withInitialised } from '../../model/next-map.ts';
+import { moveReportOf } from '../../client/move-reports.ts';
+import { type ClusterMap, memberOf, sealMap } from '../../model/cluster-map.ts';
+import { markDown } from '../../model/map-commands.ts';
+import { nextStep, type MemberReport, type WantedMember } from '../../model/moves.ts';
+import { firstMap, mintClusterId } from '../../model/next-map.ts';
+import type { GetStatusResponse } from '../../proto/gen/admin.ts';
 import { memberNamed } from '../support/member.ts';
 import type { Dice } from './dice.ts';
 import { CLUSTER_NAME, NAMESPACE } from './member.ts';
 import type { SimNetwork } from './network.ts';
 import { SimProcess } from './process.ts';
-import type { Settings } from './settings.ts';
 import type { SimTime } from './time.ts';
 import type { Trace } from './trace.ts';
 
-/** Where the map is published, by compare-and-set: outlives the writer. */
-interface Published {
-  map: ClusterMap | undefined;
+/** What the cluster shall be, and the one map of it: both outlive the writer. */
+export interface Wishes {
+  readonly members: readonly string[];
+  readonly replicationFactor: number;
+  /** Partitions that move at once at most. */
+  readonly batchPartitions: number;
+  /** Of members that are not in the nameless zone. */
+  readonly zones: ReadonlyMap<string, string>;
 }
 
 export interface MapWriterOptions {
@@ -19,31 +27,54 @@ export interface MapWriterOptions {
   readonly dice: Dice;
   readonly trace: Trace;
   readonly network: SimNetwork;
-  readonly settings: Settings;
-  readonly names: () => readonly string[];
+  readonly partitions: number;
+  readonly wishes: Wishes;
+  /** Pods that are to exist: those of the map, and those that are wanted. */
+  readonly onPods: (names: readonly string[]) => void;
 }
 
+/** What a node's process adds to its status. */
+const OF_THE_PROCESS = {
+  version: '',
+  uptimeMs: 0,
+  diskFreeBytes: 0,
+  diskTotalBytes: 0,
+  ready: true,
+  notReadyReason: '',
+};
 const ROUND_MS = 40;
 const CALL_TIMEOUT_MS = 300;
 
-/** The one writer of the map: publishes it, brings it to every member, and may die and begin again at any step. */
+/**
+ * The one writer of the map, as the operator is: publishes it by compare-and-set, brings it to every member, and takes
+ * the next step towards what is wished for. It may die and begin again at any step.
+ */
 export class MapWriter {
+  wishes: Wishes;
   private readonly options: MapWriterOptions;
-  private readonly published: Published = { map: undefined };
+  private published: ClusterMap | undefined;
   private process: SimProcess | undefined;
-  private wantsChange = 0;
+  private done = false;
+  private toMarkDown: string | undefined;
+  private why = 'nothing has been decided yet';
 
   constructor(options: MapWriterOptions) {
     this.options = options;
+    this.wishes = options.wishes;
   }
 
   get map(): ClusterMap | undefined {
-    return this.published.map;
+    return this.published;
   }
 
-  /** Whether nothing is left to do. */
+  /** What keeps the map from being as wished, for a person. */
+  get waitingFor(): string {
+    return this.why;
+  }
+
+  /** Whether the map is as wished, and everybody has it. */
   get idle(): boolean {
-    return this.wantsChange === 0 && this.published.map?.initialised === true;
+    return this.done;
   }
 
   start(): void {
@@ -57,87 +88,127 @@ export class MapWriter {
     this.process = undefined;
   }
 
-  /** Publishes a further map soon. */
-  change(): void {
-    this.wantsChange += 1;
+  wish(changes: Partial<Wishes>): void {
+    this.wishes = { ...this.wishes, ...changes };
+    this.done = false;
+    this.announcePods();
+  }
+
+  /** Somebody decides that a member is down. */
+  markDown(nodeId: string): void {
+    this.toMarkDown = nodeId;
+    this.done = false;
+  }
+
+  private get pods(): readonly string[] {
+    const listed = this.published?.members.map(({ nodeId }) => nodeId) ?? [];
+    return [...new Set([...listed, ...this.wishes.members])];
+  }
+
+  private announcePods(): void {
+    this.options.onPods(this.pods);
   }
 
   private async work(process: SimProcess): Promise<void> {
     while (process.alive) {
       await this.round(process);
-      await pause(process, ROUND_MS);
+      await new Promise<void>((resolve) => process.after(ROUND_MS, () => resolve()));
     }
   }
 
   private async round(process: SimProcess): Promise<void> {
-    const { trace, names } = this.options;
-    const statuses = await Promise.all(names().map((name) => this.statusOf(process, name)));
-    const { map } = this.published;
+    const reports = new Map<string, MemberReport>();
+    const statuses = await Promise.all(this.pods.map((name) => this.statusOf(process, name)));
+    this.pods.forEach((name, index) => {
+      const status = statuses[index];
+      if (status !== undefined) reports.set(name, moveReportOf(status));
+    });
+    const map = this.published;
     if (map === undefined) {
-      const blank = statuses.every((status) => status?.epoch === 0 && status.clusterId === '');
-      if (blank) this.publish(undefined, this.first());
+      const blank = statuses.every((status) => status?.epoch === 0 && status.volume === undefined);
+      if (blank) this.publish(undefined, this.first(), 'the first map');
       return;
     }
-    const behind = names().filter((_, index) => statuses[index]?.epoch !== map.epoch);
-    const answers = await Promise.all(behind.map((name) => this.propose(process, name, map)));
-    if (answers.some((accepted) => !accepted)) return;
-    if (!map.initialised) this.publish(map, withInitialised(map));
-    else if (this.wantsChange > 0) {
-      this.wantsChange -= 1;
-      trace.note('map changed');
-      this.publish(map, nextMap(map, {}));
-    }
+    const behind = map.members.filter(({ nodeId }) => reports.get(nodeId)?.epoch !== map.epoch);
+    await Promise.all(behind.map(({ nodeId }) => this.propose(process, nodeId, map)));
+    // What was heard before the proposals is what counts; the next round hears of them.
+    if (this.published !== map) return;
+    if (this.markAsDown(map)) return;
+    const step = nextStep(map, this.desired(), reports);
+    this.done = step.kind === 'done';
+    this.why = step.kind === 'done' ? 'nothing' : step.why;
+    if (step.kind === 'publish') this.publish(map, step.map, step.why);
+    else if (step.kind === 'wait') this.options.trace.line(`writer waits: ${step.why}`);
+  }
+
+  private markAsDown(map: ClusterMap): boolean {
+    const nodeId = this.toMarkDown;
+    this.toMarkDown = undefined;
+    if (nodeId === undefined || !map.initialised || memberOf(map, nodeId)?.state !== 'active') return false;
+    if (map.members.filter(({ state }) => state !== 'down').length < 2) return false;
+    this.publish(map, markDown(map, nodeId), `${nodeId} is marked down`);
+    this.options.trace.note('marked down');
+    return true;
+  }
+
+  private desired(): Parameters<typeof nextStep>[1] {
+    const { members, replicationFactor, batchPartitions } = this.wishes;
+    return { members: members.map((name) => this.wanted(name)), replicationFactor, batchPartitions };
+  }
+
+  private wanted(name: string): WantedMember {
+    return { ...memberNamed(name), zone: this.wishes.zones.get(name) ?? '' };
   }
 
   private first(): ClusterMap {
-    const { settings, names, dice } = this.options;
+    const { partitions, dice } = this.options;
+    const { members, replicationFactor } = this.wishes;
     return sealMap(
       firstMap({
         clusterId: mintClusterId(dice),
         namespace: NAMESPACE,
         name: CLUSTER_NAME,
-        partitions: settings.partitions,
-        replicationFactor: settings.replicationFactor,
-        members: names().map(memberNamed),
+        partitions,
+        replicationFactor,
+        members: members.map((name) => ({ ...this.wanted(name), state: 'active' as const })),
       }),
     );
   }
 
-  private publish(held: ClusterMap | undefined, map: ClusterMap): void {
-    if (this.published.map !== held) return;
-    this.published.map = map;
+  private publish(held: ClusterMap | undefined, map: ClusterMap, why: string): void {
+    if (this.published !== held) return;
+    const { trace } = this.options;
+    this.published = map;
+    trace.note('map changed', () => `epoch ${map.epoch}: ${why}`);
+    if (map.moving !== undefined) trace.note(`barrier phase ${map.moving.phase}`);
+    else if (held?.moving?.phase === 2) trace.note('a move was completed');
+    else if (held?.moving?.phase === 1) trace.note('a move was cancelled');
+    if (held !== undefined && map.members.length > held.members.length) trace.note('a member joined');
+    if (held !== undefined && map.members.length < held.members.length) trace.note('a member left');
+    this.announcePods();
   }
 
-  private async statusOf(
-    process: SimProcess,
-    name: string,
-  ): Promise<{ epoch: number; clusterId: string } | undefined> {
+  private async statusOf(process: SimProcess, name: string): Promise<GetStatusResponse | undefined> {
     try {
-      return await this.options.network.request(this.caller(process), name, ({ replica }) => {
-        const { epoch, volume } = replica.status();
-        return Promise.resolve({ epoch, clusterId: volume?.clusterId ?? '' });
-      });
+      return await this.options.network.request(this.caller(process), name, ({ replica }) =>
+        Promise.resolve({ ...replica.status(), ...OF_THE_PROCESS }),
+      );
     } catch {
       return undefined; // Asked again in the next round.
     }
   }
 
-  private async propose(process: SimProcess, name: string, map: ClusterMap): Promise<boolean> {
+  private async propose(process: SimProcess, name: string, map: ClusterMap): Promise<void> {
     try {
-      const result = await this.options.network.request(this.caller(process), name, ({ replica }) =>
+      await this.options.network.request(this.caller(process), name, ({ replica }) =>
         replica.proposeMap(map, { epoch: map.epoch - 1, hash: '' }),
       );
-      return result.accepted;
     } catch {
-      return false;
+      // The next round proposes it again.
     }
   }
 
   private caller(process: SimProcess): { name: string; process: SimProcess; timeoutMs: number } {
     return { name: 'writer', process, timeoutMs: CALL_TIMEOUT_MS };
   }
-}
-
-function pause(process: SimProcess, forMs: number): Promise<void> {
-  return new Promise((resolve) => process.after(forMs, () => resolve()));
 }

@@ -4,6 +4,7 @@ import type { Replica } from '../../node/replication/engine.ts';
 import type { SafetyRules } from '../../node/replication/safety-rules.ts';
 import { createReplica } from '../../node/replication/replica.ts';
 import { LogStore } from '../../node/storage/log-store.ts';
+import type { StorageRules } from '../../node/storage/storage-rules.ts';
 import { StoreCorrupt } from '../../node/storage/store-errors.ts';
 import type { SimClock } from './clock.ts';
 import type { Dice } from './dice.ts';
@@ -27,7 +28,10 @@ export interface MemberContext {
   /** Where members look for each other. */
   readonly names: () => readonly string[];
   readonly rules: SafetyRules;
-  /** The member has set its volume aside. */
+  readonly storageRules: StorageRules;
+  /** Whether the map has retired a volume of that member. */
+  readonly isRetired: (nodeId: string) => boolean;
+  /** The member has set a volume aside that nobody had retired. */
   readonly lost: (nodeId: string) => void;
   readonly violated: (what: string) => void;
 }
@@ -51,6 +55,8 @@ export class Member {
   diskSlowness = 1;
   /** How long a turn of the event loop takes in it, milliseconds. */
   turnMs = 0;
+  /** Whether a process is to run on it. */
+  isWanted = false;
   /** Its volume has been replaced by an earlier one. */
   rolledBack = false;
   /** Its disk is full, or was so during the life of its last process. */
@@ -89,7 +95,7 @@ export class Member {
     this.life += 1;
     const { life } = this;
     this.context.time.after(delayMs, () => {
-      if (life === this.life && this.process === undefined) this.start();
+      if (life === this.life && this.process === undefined && this.isWanted) this.start();
     });
   }
 
@@ -183,6 +189,7 @@ export class Member {
     const common = { clock: this.clock, scheduler: process, random: this.dice.fork(), logger };
     const store = await LogStore.open({
       ...common,
+      rules: this.context.storageRules,
       ...this.opening(process),
       partitions: settings.partitions,
       limits: settings.limits,
@@ -253,9 +260,12 @@ export class Member {
     trace.note('exited', () => `${this.nodeId}: ${messageOf(error)}`);
     this.kill('killed');
     const kind = error instanceof FatalError ? error.kind : undefined;
-    if (kind === 'retired') this.setAside();
+    const retired = kind === 'retired' && this.context.isRetired(this.nodeId);
+    if (retired) this.replaceVolume(new Volume());
+    else if (kind === 'retired') this.setAside();
     // A volume that was rolled back may look like a copy of what came after it.
-    if ((kind === 'retired' || kind === 'copied-volume') && this.rolledBack) this.startAfter(50);
+    const rolledBack = (kind === 'retired' || kind === 'copied-volume') && this.rolledBack;
+    if (retired || rolledBack) this.startAfter(50);
     else if (kind !== 'store-failed') violated(`${this.nodeId} had to stop: ${messageOf(error)}`);
     else if (!this.hasDiskTrouble)
       violated(`the store of ${this.nodeId} failed without a fault of its disk: ${messageOf(error)}`);

@@ -1,13 +1,23 @@
 import { SAFETY_RULES, type SafetyRules } from '../../node/replication/safety-rules.ts';
+import { STORAGE_RULES, type StorageRules } from '../../node/storage/storage-rules.ts';
 
 /** A rule of PROTOCOL.md that can be broken on purpose, to show that the simulation notices. */
-export type PlantedRule = keyof SafetyRules;
+export type PlantedRule = keyof SafetyRules | keyof StorageRules;
 
-export const PLANTED_RULES = Object.keys(SAFETY_RULES) as readonly PlantedRule[];
+export const PLANTED_RULES = [
+  ...new Set([...Object.keys(SAFETY_RULES), ...Object.keys(STORAGE_RULES)]),
+] as readonly PlantedRule[];
 
 /** All rules but one. */
-export function rulesWithout(broken: PlantedRule | undefined): SafetyRules {
-  return broken === undefined ? SAFETY_RULES : { ...SAFETY_RULES, [broken]: false };
+export function rulesWithout(broken: PlantedRule | undefined): {
+  safety: SafetyRules;
+  storage: StorageRules;
+} {
+  if (broken === undefined) return { safety: SAFETY_RULES, storage: STORAGE_RULES };
+  return {
+    safety: broken in SAFETY_RULES ? { ...SAFETY_RULES, [broken]: false } : SAFETY_RULES,
+    storage: broken in STORAGE_RULES ? { ...STORAGE_RULES, [broken]: false } : STORAGE_RULES,
+  };
 }
 
 /** A planted bug, and a seed that catches it: CI replays exactly those. */

@@ -28,15 +28,23 @@ export interface WorkloadSettings {
   /** Share of operations at ONE and at ALL; the rest is at QUORUM. */
   readonly one: number;
   readonly all: number;
+  /** Share of writes that are sent again when their outcome is unknown. */
+  readonly retried: number;
   readonly timeoutMs: number;
 }
 
 /** Everything that a seed decides before the world begins. */
 export interface Settings {
   readonly seed: number;
+  /** Members at the beginning. */
   readonly nodes: number;
+  /** Machines that could become members. */
+  readonly spares: number;
   readonly replicationFactor: number;
   readonly partitions: number;
+  /** Partitions that move at once at most. */
+  readonly batchPartitions: number;
+  readonly zones: number;
   readonly network: { readonly baseMs: number; readonly jitterMs: number; readonly highWaterBytes: number };
   readonly disk: { readonly operationMs: number; readonly syncMs: number; readonly commitMs: number };
   /** Largest offset of a wall clock at the beginning, milliseconds. */
@@ -47,14 +55,15 @@ export interface Settings {
   readonly faults: readonly FaultKind[];
   /** Mean time between faults of all kinds together, milliseconds. */
   readonly faultEveryMs: number;
-  /** How many volumes may be lost or rolled back at the same time. */
+  /** How many volumes may be lost or rolled back at the same time, as far as copies permit. */
   readonly losses: number;
 }
 
 const FEWEST_FAULTS = 5;
+const MOST_NODES = 7;
 
 export function settingsOf(seed: number, dice: Dice): Settings {
-  const nodes = dice.pick([3, 3, 3, 3, 4, 5, 5, 6, 7]);
+  const nodes = dice.pick([3, 3, 3, 3, 4, 5, 5, 6, MOST_NODES]);
   // Heartbeats and timeouts of a tenth to a half of the defaults: more faults in the same number of events.
   const pace = dice.spread(0.1, 0.5);
   const kinds = dice.shuffled(FAULT_KINDS);
@@ -65,7 +74,10 @@ export function settingsOf(seed: number, dice: Dice): Settings {
   return {
     seed,
     nodes,
+    spares: Math.min(2, MOST_NODES - nodes),
     replicationFactor,
+    batchPartitions: dice.pick([1, 2, 8, 64]),
+    zones: dice.pick([1, 1, 2, 3]),
     partitions: dice.pick([4, 8, 16]),
     network: {
       baseMs: dice.spread(0.1, 5),
@@ -83,8 +95,7 @@ export function settingsOf(seed: number, dice: Dice): Settings {
     workload: workloadOf(dice, clients),
     faults,
     faultEveryMs: dice.spread(80, 800),
-    // As many as leave one of every majority.
-    losses: Math.min(dice.chance(0.7) ? 1 : Infinity, Math.floor(replicationFactor / 2)),
+    losses: dice.pick([0, 1, 1, 1, 1, 1, 1, 3, 3, 3]),
   };
 }
 
@@ -163,6 +174,7 @@ function workloadOf(dice: Dice, clients: number): WorkloadSettings {
     largestValueBytes: dice.pick([20, 200, 2_000, 20_000]),
     one: dice.pick([0, 0.2, 0.5]),
     all: dice.pick([0, 0.05, 0.2]),
+    retried: dice.pick([0, 0.5, 0.9]),
     timeoutMs: dice.spread(200, 2000),
   };
 }

@@ -81,12 +81,12 @@ async function run(world: World): Promise<void> {
   world.faults.stop();
   if (unlucky()) return;
   // Looked at now and then: it is a lot to look at.
-  const settled = everyMs(world, LOOK_EVERY_MS, () => world.inSync && isSame(world.members, world.map));
+  const settled = everyMs(world, LOOK_EVERY_MS, () => world.inSync && isSame(world.pods, world.map));
   if (!(await until(() => unlucky() || settled(), SETTLE_LIMIT_MS))) {
     world.violated('replicas converge', `after ${SETTLE_LIMIT_MS / 1000} s: ${whyNot(world)}`);
   }
   if (unlucky()) return;
-  world.checker.settled(contentsOf(world.members, world.map));
+  world.checker.settled(contentsOf(world.pods, world.map));
 }
 
 /** The last answer to a question that is asked so often at most. */
@@ -106,7 +106,7 @@ function describeError(error: unknown): string {
 
 /** Why the cluster is not as it should be. */
 function whyNot(world: World): string {
-  const reasons = world.members.map(({ nodeId, running, isUp }) => {
+  const reasons = world.pods.map(({ nodeId, running, isUp }) => {
     if (running === undefined) return `${nodeId} is ${isUp ? 'starting' : 'down'}`;
     const { replica, store } = running;
     const status = replica.status();
@@ -123,5 +123,6 @@ function whyNot(world: World): string {
       `(${peers.join('; ')})`,
     ].join(', ');
   });
-  return [...reasons, ...differences(world.members, world.map).slice(0, 3)].join(' | ');
+  const map = `map of epoch ${world.map?.epoch ?? 0}${world.writer.idle ? '' : `, ${world.writer.waitingFor}`}`;
+  return [map, ...reasons, ...differences(world.pods, world.map).slice(0, 3)].join(' | ');
 }

@@ -8,7 +8,7 @@ export interface WatchOptions {
   readonly nodeId: string;
   readonly violated: (what: string, key?: string) => void;
   /** A value of this operation has been applied somewhere. */
-  readonly applied: (operationId: number) => void;
+  readonly applied: (operationId: number, version: Version) => void;
 }
 
 /**
@@ -60,7 +60,7 @@ export class StoreWatch {
   }
 
   private noteApplied(record: StoredRecord): void {
-    if (!record.tombstone) this.options.applied(operationIdOf(record.value));
+    if (!record.tombstone) this.options.applied(operationIdOf(record.value), record.version);
   }
 
   private watched(

@@ -18,7 +18,7 @@ import { type Settings, settingsOf } from './settings.ts';
 import { StoreWatch } from './store-watch.ts';
 import { SimTime } from './time.ts';
 import { Trace } from './trace.ts';
-import type { Volume } from './volume.ts';
+import { Volume } from './volume.ts';
 
 export interface WorldOptions {
   readonly seed: number;
@@ -57,21 +57,36 @@ export class World {
           ?.nodeId,
     });
     this.network = this.makeNetwork();
+    const rules = rulesWithout(broken);
     const context: MemberContext = {
       time,
       trace: this.trace,
       network: this.network,
       settings,
-      rules: rulesWithout(broken),
+      rules: rules.safety,
+      storageRules: rules.storage,
       names: () => this.names,
+      isRetired: (nodeId) => this.map?.retired.some((retired) => retired.nodeId === nodeId) ?? false,
       lost: (nodeId) => this.noteLoss(nodeId),
       violated: (what) => this.violated('nodes do not stop by themselves', what),
     };
-    this.members = Array.from({ length: settings.nodes }, (_, index) =>
+    this.members = Array.from({ length: settings.nodes + settings.spares }, (_, index) =>
       this.makeMember(context, `kv-${index}`),
     );
-    const common = { time, trace: this.trace, network: this.network, settings };
-    this.writer = new MapWriter({ ...common, dice: this.dice.fork(), names: () => this.names });
+    this.writer = new MapWriter({
+      time,
+      trace: this.trace,
+      network: this.network,
+      partitions: settings.partitions,
+      dice: this.dice.fork(),
+      wishes: {
+        members: this.names.slice(0, settings.nodes),
+        replicationFactor: settings.replicationFactor,
+        batchPartitions: settings.batchPartitions,
+        zones: new Map(this.names.map((name, index) => [name, zoneOf(index, settings.zones)])),
+      },
+      onPods: (names) => this.setPods(names),
+    });
     this.operationsLeft = settings.workload.operations;
     this.clients = Array.from({ length: settings.workload.clients }, (_, index) =>
       this.makeClient(`client-${index}`),
@@ -79,8 +94,14 @@ export class World {
     this.faults = new Faults(this, this.dice.fork());
   }
 
+  /** Of all machines there are. */
   get names(): readonly string[] {
     return this.members.map(({ nodeId }) => nodeId);
+  }
+
+  /** Machines that are members, or shall become some. */
+  get pods(): readonly Member[] {
+    return this.members.filter(({ isWanted }) => isWanted);
   }
 
   get map(): ClusterMap | undefined {
@@ -94,7 +115,7 @@ export class World {
 
   /** Every process and the writer of the map begin. */
   start(): void {
-    for (const member of this.members) member.startAfter(this.dice.between(0, 50));
+    this.setPods(this.writer.wishes.members);
     this.writer.start();
   }
 
@@ -103,11 +124,12 @@ export class World {
     await Promise.all(this.clients.map((client) => client.run()));
   }
 
-  /** Whether every member runs, serves, and has everything of all others. */
+  /** Whether the map is as wished, and every member runs, serves, and has everything of all others. */
   get inSync(): boolean {
     return (
       this.writer.idle &&
-      this.members.every(({ running }) => {
+      this.members.every(({ isWanted, isUp, running }) => {
+        if (!isWanted) return !isUp;
         if (running === undefined || running.replica.notReadyReason !== undefined) return false;
         return running.replica.map?.epoch === this.map?.epoch && running.replica.status().inSync;
       })
@@ -119,17 +141,49 @@ export class World {
     return running?.replica.status().peers.every(({ connected }) => connected) ?? false;
   }
 
+  /** How many volumes may be lost at the same time: as many as leave one of every majority, by any map there may be soon. */
+  get losses(): number {
+    const { map, writer, settings } = this;
+    if (map?.initialised !== true) return 0;
+    const { wishes } = writer;
+    const copies = Math.min(
+      map.replicationFactor,
+      wishes.replicationFactor,
+      map.members.filter(({ state }) => state !== 'draining').length,
+      wishes.members.length,
+      ...map.assignment.map(({ length }) => length),
+    );
+    return Math.min(settings.losses, Math.floor(copies / 2));
+  }
+
   /** Whether another volume may be lost now without losing what a majority acknowledged. */
   mayLose(member: Member): boolean {
-    if (this.map?.initialised !== true) return false;
     for (const [suspect, due] of this.suspects) if (isWhole(suspect, due)) this.suspects.delete(suspect);
-    return this.suspects.has(member) || this.suspects.size < this.settings.losses;
+    return this.losses > 0 && (this.suspects.has(member) || this.suspects.size < this.losses);
   }
 
   /** The member comes back with this volume, which holds less than it acknowledged. */
   lose(member: Member, volume: Volume): void {
     member.replaceVolume(volume);
     this.noteLoss(member.nodeId);
+  }
+
+  private setPods(names: readonly string[]): void {
+    for (const member of this.members) {
+      const isWanted = names.includes(member.nodeId);
+      if (isWanted === member.isWanted) continue;
+      member.isWanted = isWanted;
+      if (isWanted) member.startAfter(this.dice.between(0, 50));
+      else this.time.after(this.dice.between(0, 100), () => this.retire(member));
+    }
+  }
+
+  /** The machine is not needed any more; its volume may be kept. */
+  private retire(member: Member): void {
+    if (member.isWanted) return;
+    member.kill('killed');
+    if (this.dice.chance(0.4)) member.replaceVolume(new Volume());
+    this.suspects.delete(member);
   }
 
   private noteLoss(nodeId: string): void {
@@ -150,6 +204,8 @@ export class World {
       connectTimeoutMs: settings.replication.handshakeMs ?? 1000,
       onDelivered: (frame, bytes, from, to) => {
         trace.mixBytes(bytes, 3);
+        if (frame.body?.$case === 'entries' && frame.body.value.provisional)
+          trace.count('a stream began beyond a gap', 1);
         if (trace.keeps) trace.line(`${from} > ${to} ${describeFrame(frame)} ${bytes.length} bytes`);
       },
     });
@@ -168,7 +224,7 @@ export class World {
       watch: new StoreWatch({
         nodeId,
         violated: (what, key) => this.violated('versions never go down', what, key),
-        applied: (operationId) => checker.noteApplied(operationId),
+        applied: (operationId, version) => checker.noteApplied(operationId, version),
       }),
     });
   }
@@ -180,7 +236,7 @@ export class World {
       dice: this.dice.fork(),
       ...{ time, trace, network, checker },
       workload: settings.workload,
-      nodes: () => this.names,
+      nodes: () => this.writer.wishes.members,
       take: () => this.operationsLeft-- > 0,
     });
   }
@@ -197,25 +253,27 @@ export class World {
   }
 }
 
+/** The first zone has no name; one zone is none. */
+function zoneOf(index: number, zones: number): string {
+  return index % zones === 0 ? '' : `zone-${index % zones}`;
+}
+
 /** A frame for a person. */
 function describeFrame({ body }: PeerFrame): string {
-  switch (body?.$case) {
-    case 'entries': {
-      const { after, through, entries, provisional } = body.value;
-      return `entries ${entries.length} of (${after}, ${through}]${provisional ? ' provisional' : ''}`;
-    }
-    case 'ack': {
-      const { applied, superseded, provisional } = body.value;
-      return `ack ${applied}${superseded.length === 0 ? '' : ` superseded ${superseded.length}`}${provisional ? ' provisional' : ''}`;
-    }
-    case 'hello': {
-      const { bootCounter, head, logStart, logBase, applied, ackedByRecipient } = body.value;
-      const cursors = applied.map(({ incarnation, sequence }) => `${sequence} of ${incarnation}`).join(', ');
-      return `hello boot ${bootCounter} log (${logStart}, ${head}] base ${logBase} cursor ${cursors} acked ${ackedByRecipient}`;
-    }
-    default:
-      return body?.$case ?? 'nothing';
+  if (body?.$case === 'entries') {
+    const { after, through, entries, provisional } = body.value;
+    return `entries ${entries.length} of (${after}, ${through}]${provisional ? ' provisional' : ''}`;
   }
+  if (body?.$case === 'ack') {
+    const { applied, superseded, provisional } = body.value;
+    return `ack ${applied}${superseded.length === 0 ? '' : ` superseded ${superseded.length}`}${provisional ? ' provisional' : ''}`;
+  }
+  if (body?.$case === 'hello') {
+    const { bootCounter, head, logStart, logBase, applied, ackedByRecipient } = body.value;
+    const cursors = applied.map(({ incarnation, sequence }) => `${sequence} of ${incarnation}`).join(', ');
+    return `hello boot ${bootCounter} log (${logStart}, ${head}] base ${logBase} cursor ${cursors} acked ${ackedByRecipient}`;
+  }
+  return body?.$case ?? 'nothing';
 }
 
 /** Whether the member serves again, has been judged by all others, and has everything that it must have. */
