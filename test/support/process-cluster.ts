@@ -1,7 +1,11 @@
 import { createHash, type Hash } from 'node:crypto';
 import type { AdminClient } from '../../client/admin-client.ts';
+import { moveReportOf } from '../../client/move-reports.ts';
+import { publishMap } from '../../client/publish-map.ts';
 import { type ClusterMap, replicasOf, sealMap } from '../../model/cluster-map.ts';
 import { partitionOf } from '../../model/key-hash.ts';
+import { markDown } from '../../model/map-commands.ts';
+import { type MemberReport, nextStep } from '../../model/moves.ts';
 import type { GetStatusResponse } from '../../proto/gen/admin.ts';
 import { freePorts } from './free-ports.ts';
 import { LoopVolume } from './loop-volume.ts';
@@ -21,9 +25,11 @@ export interface ProcessClusterOptions {
 
 /** Hash partitions of such a cluster. */
 export const PARTITIONS = 16;
+const COPIES = 3;
 const PORTS_OF_NODE = 3;
 const EQUAL_TIMEOUT_MS = 60_000;
 const STREAM_TIMEOUT_MS = 30_000;
+const CHANGE_TIMEOUT_MS = 60_000;
 /** A node that does not answer at once is not whole. */
 const LOOK_TIMEOUT_MS = 1000;
 
@@ -34,7 +40,8 @@ export class ProcessCluster implements AsyncDisposable {
   readonly admin: AdminClient;
   /** What the last node stores on. */
   readonly volume: LoopVolume | undefined;
-  private readonly map: ClusterMap;
+  /** As it was last published here. */
+  map: ClusterMap;
   /** Their secret, and the directories of those without a volume of their own. */
   readonly home: NodeHome;
 
@@ -123,6 +130,38 @@ export class ProcessCluster implements AsyncDisposable {
     });
   }
 
+  /** Marks a node down that is: nothing waits for it any more. */
+  async markDown(node: SupervisedNode): Promise<void> {
+    await this.change(markDown(this.map, node.nodeId));
+  }
+
+  /** Brings the map to these members, step by step as the map's writer does; resolves when there is nothing left to do. */
+  async resizeTo(nodes: readonly SupervisedNode[]): Promise<void> {
+    const members = nodes.map((node) => node.memberAt(this.mesh.port(node.nodeId)));
+    await waitFor({ what: 'the members to change', timeoutMs: CHANGE_TIMEOUT_MS }, async (see) => {
+      const reports = new Map<string, MemberReport>();
+      for (const node of this.nodes) {
+        const status = await this.statusOf(node);
+        if (status !== undefined) reports.set(node.nodeId, moveReportOf(status));
+      }
+      const step = nextStep(this.map, { members, replicationFactor: COPIES }, reports);
+      if (step.kind === 'publish') await this.change(step.map);
+      if (step.kind !== 'done') see(step.why);
+      return step.kind === 'done';
+    });
+  }
+
+  private async change(map: ClusterMap): Promise<void> {
+    await publishMap({
+      admin: this.admin,
+      from: this.map,
+      map,
+      targetOf: (nodeId) => this.nodes.find((node) => node.nodeId === nodeId)?.adminTarget,
+      signal: AbortSignal.timeout(CHANGE_TIMEOUT_MS),
+    });
+    this.map = map;
+  }
+
   /** By partition, a digest of the records that a node serves; none for a partition without records. */
   private async contentsOf(node: SupervisedNode): Promise<ReadonlyMap<number, string>> {
     const hashes = new Map<number, Hash>();
@@ -151,7 +190,8 @@ export class ProcessCluster implements AsyncDisposable {
     await this.publish(this.map);
     await Promise.all(this.nodes.map((node) => node.ready()));
     // From now on a blank volume is one that lost its data.
-    await this.publish(sealMap({ ...this.map, epoch: 2, initialised: true }));
+    this.map = sealMap({ ...this.map, epoch: 2, initialised: true });
+    await this.publish(this.map);
   }
 
   private async publish(map: ClusterMap): Promise<void> {
