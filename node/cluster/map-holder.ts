@@ -1,6 +1,7 @@
 import { messageOf } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import { type ClusterMap, compareMaps, hashMatches, memberOf } from '../../model/cluster-map.ts';
+import { problemWithMap } from '../../model/map-check.ts';
 import type { Store } from '../storage/store.ts';
 import type { VolumeIdentity } from './identity.ts';
 import { readJsonMeta, writeJsonMeta } from './json-meta.ts';
@@ -94,6 +95,8 @@ export class MapHolder {
     if (identity.clusterId !== '' && identity.clusterId !== map.clusterId) {
       return `the map is of cluster ${map.clusterId}, and this volume of ${identity.clusterId}`;
     }
+    const contradiction = problemWithMap(map);
+    if (contradiction !== undefined) return `the map contradicts itself: ${contradiction}`;
     if (this.held === undefined && memberOf(map, identity.nodeId) === undefined) {
       return `the map does not list ${identity.nodeId}`;
     }

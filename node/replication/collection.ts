@@ -152,6 +152,11 @@ export class Collection {
     return isCovered(record.version, horizonMs) && this.options.store.latest(key) === undefined;
   }
 
+  /** The member that mints with this incarnation now, if there is one. */
+  memberOf(incarnation: number): string | undefined {
+    return this.disturbances.memberOf(incarnation);
+  }
+
   stop(): void {
     this.collector.stop();
   }

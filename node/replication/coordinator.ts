@@ -13,6 +13,8 @@ import type { ReplicationMetrics } from './metrics.ts';
 import type { OwnLog } from './own-log.ts';
 import type { PendingWrites, WriteAnswer } from './pending-writes.ts';
 import { describeQuorum, type Holders, isWriteQuorum } from './quorum.ts';
+import type { RequestIndex } from './requests/request-index.ts';
+import type { Retries } from './requests/retries.ts';
 import type { SafetyRules } from './safety-rules.ts';
 import { standingOutside, type Topology } from './topology.ts';
 
@@ -26,6 +28,9 @@ export interface CoordinatorOptions {
   readonly mintFloor: (partition: number) => Version;
   /** Why this node coordinates no write although it serves reads; undefined when it does. */
   readonly writeRefusal: (kind: 'put' | 'delete') => KvError | undefined;
+  readonly retries: Pick<Retries, 'concerns' | 'resolve'>;
+  /** What is remembered of requests, for retries. */
+  readonly requests: Pick<RequestIndex, 'note'>;
   readonly inFlight: InFlight;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
@@ -113,10 +118,20 @@ export class Coordinator {
     this.admit(kind, write);
     let old: LiveValue | undefined;
     let above = NO_VERSION;
+    const { retries } = this.options;
+    if (retries.concerns(requestId, key)) {
+      const outcome = await retries.resolve({ key, requestId, consistency, deadlineMs, signal });
+      if (outcome.kind === 'done') return { version: outcome.version, old: outcome.replaced?.value };
+      above = outcome.above;
+      this.admit(kind, write);
+    }
     for (let mints = 0; ; mints += 1) {
       const commit = await this.commit(kind, write, above, mints > 0);
       // What the write replaced, not what its own first version was.
       if (mints === 0) old = liveValue(commit.previous, this.options.clock.wallMs());
+      if (requestId !== undefined) {
+        this.options.requests.note(requestId, key, commit.version, mints === 0 ? { value: old } : undefined);
+      }
       const answer = await this.replicate(write, commit);
       if (answer.kind === 'held') return { version: commit.version, old };
       // PROTOCOL 3: something this coordinator had not seen would win over the write. It must end above it.

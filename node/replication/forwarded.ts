@@ -11,6 +11,8 @@ export interface ForwardedOptions {
   /** Executes here and sends nothing on. */
   readonly local: Pick<KeyValueEngine, 'put' | 'delete' | 'get'>;
   readonly clock: Clock;
+  /** Why this node coordinates no writes at all, which another replica may; undefined when it does. */
+  readonly refusesWrites: () => string | undefined;
 }
 
 const NOTHING = Buffer.alloc(0);
@@ -35,13 +37,14 @@ export class Forwarded {
   }
 
   private async execute({ timeoutMs, operation }: ForwardRequest): Promise<ForwardReply['outcome']> {
-    const { topology, local, clock } = this.options;
+    const { topology, local, clock, refusesWrites } = this.options;
     if (operation === undefined) {
       throw new KvError('UNIMPLEMENTED', 'this operation is not known to this version of the node');
     }
     const { key } = operation.value;
-    if (!topology.serves(topology.partitionOf(key))) {
-      const message = `${topology.nodeId} is not a readable replica of the key`;
+    const refusal = operation.$case === 'get' ? undefined : refusesWrites();
+    if (refusal !== undefined || !topology.serves(topology.partitionOf(key))) {
+      const message = refusal ?? `${topology.nodeId} is not a readable replica of the key`;
       return { $case: 'error', value: { code: 'UNAVAILABLE', message, retryable: true, wrongReplica: true } };
     }
     const options = {

@@ -25,7 +25,7 @@ export interface LogReceiverOptions {
   readonly collected: (key: Buffer, record: StoredRecord) => Version | undefined;
   /** A record was applied. */
   readonly onApplied: (key: Buffer, record: StoredRecord) => void;
-  /** A write was seen, applied or not (PROTOCOL 8). */
+  /** A write is held here, and nothing newer was there when it came (PROTOCOL 8). */
   readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
   readonly rules: SafetyRules;
   readonly scheduler: Scheduler;
@@ -37,6 +37,7 @@ interface Wanted {
   /** Of the mutations, in their order. */
   readonly sequences: number[];
   readonly mutations: Mutation[];
+  readonly requests: ({ readonly id: RequestId; readonly version: Version } | undefined)[];
   readonly superseded: Superseded[];
 }
 
@@ -107,20 +108,26 @@ export class LogReceiver {
 
   /** What of the entries is to be applied, and what has been beaten before it came. */
   private decode({ entries }: Entries): Wanted {
-    const { clock, metrics, store, holds, collected, onRequest } = this.options;
-    const wanted: Wanted = { sequences: [], mutations: [], superseded: [] };
+    const { clock, metrics, store, holds, collected } = this.options;
+    const wanted: Wanted = { sequences: [], mutations: [], requests: [], superseded: [] };
     for (const { sequence, key, record, requestId, written } of entries) {
       const decoded = decodeRecord(key, record);
       if (!clock.observe(decoded.version)) metrics.count('skewed_versions');
       // Sent by an older map: the answer carries the newer epoch, by which it counts for nothing.
       if (!holds(partitionOf(key, store.partitions))) continue;
-      if (requestId !== undefined) onRequest(requestId, key, written ?? decoded.version);
       const by = collected(key, decoded);
       if (by !== undefined) {
         wanted.superseded.push({ sequence, version: by });
         continue;
       }
       wanted.sequences.push(sequence);
+      // A newer record of another writer in its place has beaten it.
+      const isWritten = written === undefined || written.writer === decoded.version.writer;
+      wanted.requests.push(
+        requestId !== undefined && isWritten
+          ? { id: requestId, version: written ?? decoded.version }
+          : undefined,
+      );
       // The id goes with the write that carried it, not with a newer record in its place.
       const id = requestId === undefined || written !== undefined ? {} : { requestId };
       wanted.mutations.push({ key, record: decoded, own: false, ...id });
@@ -129,10 +136,13 @@ export class LogReceiver {
   }
 
   private apply(through: number, wanted: Wanted, gap: boolean): void {
-    const { store, onApplied } = this.options;
+    const { store, onApplied, onRequest } = this.options;
     const result = store.apply(wanted.mutations, gap ? undefined : this.cursorAt(this.contiguous));
     for (const [index, { key, record }] of wanted.mutations.entries()) {
-      if (result.outcomes[index]?.kind === 'applied') onApplied(key, record);
+      const outcome = result.outcomes[index]?.kind;
+      const request = wanted.requests[index];
+      if (outcome === 'applied') onApplied(key, record);
+      if (request !== undefined && outcome !== 'superseded') onRequest(request.id, key, request.version);
     }
     const superseded = result.outcomes.flatMap((outcome, index) =>
       outcome.kind === 'superseded' ? [{ sequence: wanted.sequences[index] ?? 0, version: outcome.by }] : [],

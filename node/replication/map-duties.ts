@@ -14,6 +14,8 @@ export interface MapDutiesOptions {
   readonly residue: Residue;
   readonly map: () => ClusterMap | undefined;
   readonly logger: Logger;
+  /** Partitions come to this node, blank. */
+  readonly onGained: (partitions: readonly number[]) => void;
   /** This incarnation must not go on. */
   readonly onRetired: (message: string) => void;
 }
@@ -28,13 +30,15 @@ export class MapDuties {
 
   /** Before the map counts. A partition that comes (back) to this node begins blank: what is left of it is of the past. */
   async prepare(next: ClusterMap): Promise<void> {
-    const { identity, residue, standing, map } = this.options;
+    const { identity, residue, standing, map, onGained } = this.options;
     const current = map();
     const held = new Set(current === undefined ? [] : partitionsHeldBy(current, identity.nodeId));
     const gained = partitionsHeldBy(next, identity.nodeId).filter((partition) => !held.has(partition));
     // A volume that has lost its map, but not its standing, goes on with what it has.
     if (current === undefined || gained.length === 0) return;
-    await standing.unmark(gained);
+    const unmarked = standing.unmark(gained);
+    onGained(gained);
+    await unmarked;
     await residue.discard(gained);
   }
 

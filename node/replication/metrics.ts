@@ -1,5 +1,6 @@
 import type { AntiEntropyCounter, AntiEntropyGauge } from './anti-entropy/metrics.ts';
 import type { CollectionCounter, CollectionGauge } from './horizon/metrics.ts';
+import type { RequestCounter } from './requests/metrics.ts';
 
 /** What replication counts and measures; the process binds it to its metrics registry. */
 export interface ReplicationMetrics {
@@ -12,7 +13,7 @@ export interface ReplicationMetrics {
 }
 
 /** Everything that is counted. */
-export type Counted = ReplicationCounter | AntiEntropyCounter | CollectionCounter;
+export type Counted = ReplicationCounter | AntiEntropyCounter | CollectionCounter | RequestCounter;
 
 /** Everything that is measured of this node. */
 export type Measured = ReplicationGauge | AntiEntropyGauge | CollectionGauge;
@@ -50,7 +51,11 @@ export type ReplicationGauge =
   | 'readable'
   /** 1 when cursors cover the heads of all other members. */
   | 'in_sync'
-  | 'map_epoch';
+  | 'map_epoch'
+  /** This node's clock less the median of the members', milliseconds. */
+  | 'clock_skew_ms'
+  /** 1 when this node's clock is too far off to coordinate writes. */
+  | 'clock_outlier';
 
 export type PeerGauge =
   /** 1 while the stream to the peer is up. */

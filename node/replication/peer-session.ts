@@ -41,7 +41,9 @@ export interface SessionOptions {
   readonly isOutlived: (key: Buffer, record: StoredRecord) => boolean;
   /** A record of the live log was applied. */
   readonly onApplied: (key: Buffer, record: StoredRecord) => void;
-  /** A write was seen, applied or not (PROTOCOL 8). */
+  /** A member has told its wall clock. */
+  readonly onClock: (peer: string, wallMs: number) => void;
+  /** A write is held here, and nothing newer was there when it came (PROTOCOL 8). */
   readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
   /** This node's horizon of a partition, for peers to judge its records by. */
   readonly horizonMs: (partition: number) => number;
@@ -87,6 +89,7 @@ export class PeerSession {
     this.peer = link.peer;
     this.incarnation = link.peerIncarnation;
     this.uncleanBoot = hello.uncleanBoot;
+    options.onClock(this.peer, hello.wallMs);
     this.current = stateOfHello(hello, options.clock.wallMs(), options.store.partitions);
     this.remote = new RemoteRequests(this.peer, options, (body) => void link.send(body));
     const cursor = cursorOn(options.store, this.peer, this.incarnation) ?? hello.logBase;
@@ -160,6 +163,7 @@ export class PeerSession {
         this.sender.onAck(body.value);
         return;
       case 'heartbeat':
+        this.options.onClock(this.peer, body.value.wallMs);
         this.tail.synced(body.value.durableHead);
         this.rememberDurable(body.value.durableHead);
         this.become(

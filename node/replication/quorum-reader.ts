@@ -106,7 +106,7 @@ export class QuorumReader {
     }
   }
 
-  /** Brings enough replicas to the newest record; ones that were not asked stand in for ones that fail. */
+  /** Brings enough replicas to the newest record; ones that were not asked stand in for ones that fail or are slow. */
   private async writeBack(
     read: QuorumRead,
     newest: Found,
@@ -118,7 +118,7 @@ export class QuorumReader {
     );
     let missing = read.required - holders.length;
     if (missing <= 0) return;
-    const { clock, scheduler, metrics } = this.options;
+    const { clock, scheduler, metrics, readHedgeMs } = this.options;
     const asked = new Set(answers.map(({ replica }) => replica));
     const stale = answers.filter((answer) => !holders.includes(answer)).map(({ replica }) => replica);
     const spare = replicas.filter((replica) => !asked.has(replica));
@@ -149,7 +149,17 @@ export class QuorumReader {
       );
     };
     for (let count = missing; count > 0; count -= 1) repairNext();
-    await promise;
+    let hedge: Timer;
+    // A replica whose disk is slow answers reads at once and repairs late.
+    const hedgeLater = (): void => {
+      hedge = scheduler.after(readHedgeMs, () => {
+        if (candidates.length === 0) return;
+        repairNext();
+        hedgeLater();
+      });
+    };
+    hedgeLater();
+    await promise.finally(() => hedge.cancel());
   }
 }
 

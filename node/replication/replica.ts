@@ -9,6 +9,7 @@ import type {
   WatchChunk,
   WatchPartitionsRequest,
 } from '../../proto/gen/peer.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { FatalError, type FatalKind } from '../cluster/fatal-error.ts';
 import { VolumeIdentity } from '../cluster/identity.ts';
 import { MapHolder } from '../cluster/map-holder.ts';
@@ -24,6 +25,7 @@ import { DigestAnswers } from './anti-entropy/digest-answers.ts';
 import { Scrub } from './anti-entropy/scrub.ts';
 import type { Surroundings } from './anti-entropy/surroundings.ts';
 import { ClusterPages } from './cluster-pages.ts';
+import { ClockSkew } from './clock-skew.ts';
 import { Collection } from './collection.ts';
 import { comparableSession } from './comparable-session.ts';
 import { Coordinator } from './coordinator.ts';
@@ -45,6 +47,10 @@ import { QuorumReader } from './quorum-reader.ts';
 import { Reads } from './reads.ts';
 import { streamRecords } from './record-stream.ts';
 import { RequestHandler } from './request-handler.ts';
+import { answerLookup, type LookupSources } from './requests/lookup.ts';
+import { recallRequests } from './requests/recall.ts';
+import { RequestIndex } from './requests/request-index.ts';
+import { Retries } from './requests/retries.ts';
 import { Residue } from './residue.ts';
 import { SAFETY_RULES } from './safety-rules.ts';
 import { Scans } from './scan.ts';
@@ -88,6 +94,9 @@ class RunningReplica implements Replica {
   private readonly probation: Probation;
   private readonly collection: Collection;
   private readonly antiEntropy: AntiEntropy;
+  private readonly requests: RequestIndex;
+  private readonly retries: Retries;
+  private readonly clockSkew: ClockSkew;
   private readonly scrub: Scrub;
   private readonly watches: Watches;
   private readonly rejectFatal: (error: FatalError) => void;
@@ -147,7 +156,14 @@ class RunningReplica implements Replica {
       residue: this.residue,
       map: () => this.maps.current,
       logger,
+      onGained: (partitions) => this.antiEntropy.forget(partitions),
       onRetired: (message) => this.fail('retired', message),
+    });
+    this.requests = new RequestIndex(clock, settings.requests);
+    this.clockSkew = new ClockSkew({
+      clock,
+      boundMs: settings.skewBoundMs,
+      freshMs: 2 * settings.failureDetectionMs,
     });
     this.coordinator = new Coordinator({
       store,
@@ -157,6 +173,11 @@ class RunningReplica implements Replica {
       topology,
       mintFloor: (partition) => this.collection.horizons.mintFloor(partition),
       writeRefusal: (kind) => this.writeRefusal(kind),
+      retries: {
+        concerns: (requestId, key): requestId is RequestId => this.retries.concerns(requestId, key),
+        resolve: (retry) => this.retries.resolve(retry),
+      },
+      requests: this.requests,
       inFlight,
       clock,
       scheduler,
@@ -180,7 +201,7 @@ class RunningReplica implements Replica {
       announced: (nodeId) => this.peers.session(nodeId)?.link.peerEpoch,
       acknowledged: () => this.acknowledgedBySharers(),
       settled: () => this.antiEntropy.settlement.settled(),
-      clockIsSound: () => true,
+      clockIsSound: () => this.clockSkew.isSound,
     });
     const { collection } = this;
     const horizonMs = (partition: number): number => collection.horizons.effectiveMs(partition);
@@ -188,7 +209,14 @@ class RunningReplica implements Replica {
       collection.admits(key, mutation, senderHorizonMs);
     const surroundings: Omit<Surroundings, 'onDamaged'> = {
       store,
-      standing,
+      standing: {
+        isReadable: (partition) => standing.isReadable(partition),
+        markReadable: (partitions) => {
+          const filled = [...partitions];
+          this.requests.learnAnew(filled);
+          return standing.markReadable(filled);
+        },
+      },
       horizons: {
         of: horizonMs,
         follow: (partition, ms) => collection.collector.raise(partition, ms),
@@ -243,6 +271,28 @@ class RunningReplica implements Replica {
       onDamaged,
       durableHead: () => ownLog.durableHead,
     });
+    const lookupSources: LookupSources = {
+      store,
+      index: this.requests,
+      topology,
+      isReadable: (partition) => standing.isReadable(partition),
+      horizonMs,
+    };
+    this.retries = new Retries({
+      ...lookupSources,
+      topology,
+      repairHere: async (records) => {
+        const mutations = records
+          .map(({ key, record, horizonMs: senderMs }) => ({ key, record, own: false, senderMs }))
+          .filter(({ senderMs, ...mutation }) => mayApply(mutation.key, mutation, senderMs));
+        await store.apply(mutations.map(({ key, record, own }) => ({ key, record, own }))).durable;
+      },
+      replica: (nodeId) => this.peers.session(nodeId)?.remote,
+      memberOf: (incarnation) => collection.memberOf(incarnation),
+      clock,
+      scheduler,
+      metrics,
+    });
     const remote = (nodeId: string) => this.peers.session(nodeId)?.remote;
     const reads = new Reads({
       store,
@@ -284,13 +334,16 @@ class RunningReplica implements Replica {
     };
     const isLocal = ({ key }: { readonly key: Buffer }): boolean =>
       topology.serves(topology.partitionOf(key)) || inFlight.closed;
+    // With a clock that is off it coordinates nothing, but others may.
+    const coordinates = (operation: { readonly key: Buffer }): boolean =>
+      isLocal(operation) && this.clockSkew.refuses === undefined;
     this.engine = {
       put: (operation) =>
-        isLocal(operation)
+        coordinates(operation)
           ? local.put(operation)
           : inFlight.run(operation.key.length + operation.value.length, () => forwarder.put(operation)),
       delete: (operation) =>
-        isLocal(operation)
+        coordinates(operation)
           ? local.delete(operation)
           : inFlight.run(operation.key.length, () => forwarder.delete(operation)),
       get: (operation) =>
@@ -318,13 +371,15 @@ class RunningReplica implements Replica {
       collected: (key, record) => collection.supersederOf(key, record),
       isOutlived: (key, record) => collection.isOutlived(key, record),
       onApplied: (key, record) => collection.note(key, record),
-      onRequest: () => undefined,
+      onRequest: (id, key, version) => this.requests.note(id, key, version),
+      onClock: (peer, wallMs) => this.clockSkew.heard(peer, wallMs),
       horizonMs,
       served: () => (this.probation.over ? standing.readable : nothing),
       horizonReport: () => collection.report(),
       onBeat: () => {
         this.residue.look();
         this.closeEmptyGaps();
+        this.clockSkew.evaluate(metrics);
         collection.beat();
         // Epochs that peers announce, and labels, change with heartbeats.
         this.antiEntropy.wake();
@@ -340,17 +395,10 @@ class RunningReplica implements Replica {
         topology,
         horizonMs,
         mayApply,
-        forwarded: new Forwarded({ topology, local, clock }),
+        forwarded: new Forwarded({ topology, local, clock, refusesWrites: () => this.clockSkew.refuses }),
         digests: async (request) => ({ id: request.id, ...(await digestAnswers.digests(request)) }),
         leaves: async (request) => ({ id: request.id, ...(await digestAnswers.leaves(request)) }),
-        lookup: ({ id }) => ({
-          id,
-          found: false,
-          version: undefined,
-          record: Buffer.alloc(0),
-          horizonMs: 0,
-          unknown: true,
-        }),
+        lookup: (request) => answerLookup(lookupSources, request),
       }),
       draining: () => inFlight.closed,
       onChange: () => this.onPeersChanged(),
@@ -387,6 +435,9 @@ class RunningReplica implements Replica {
     this.probation.begin();
     this.antiEntropy.start();
     this.scrub.start();
+    recallRequests({ ...this.options, index: this.requests, signal: this.streams.signal }).catch(
+      (error: unknown) => logger.warn({ error: messageOf(error) }, 'recent requests could not be read again'),
+    );
   }
 
   get nodeId(): string {
@@ -467,6 +518,8 @@ class RunningReplica implements Replica {
         chunkBytes: this.settings.chunkBytes,
         gives: (partition) =>
           request.header === undefined ? this.topology.serves(partition) : this.topology.holds(partition),
+        // Peers settle by comparison what is left out; a backup must be whole.
+        ...(request.header === undefined ? {} : { onDamaged: (key: Buffer) => this.scrub.report(key) }),
         horizonMs: (partition) => this.collection.horizons.effectiveMs(partition),
       },
       request,
@@ -573,6 +626,10 @@ class RunningReplica implements Replica {
 
   /** Why this node coordinates no write although it serves reads. */
   private writeRefusal(kind: 'put' | 'delete'): KvError | undefined {
+    const { refuses } = this.clockSkew;
+    if (refuses !== undefined) {
+      return new KvError('UNAVAILABLE', `${refuses}; nothing was applied, send it to another node`);
+    }
     // Deletes and collection make room again, out of what is kept in reserve.
     if (kind === 'put' && this.options.store.quotaExceeded) {
       return new KvError(

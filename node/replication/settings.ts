@@ -1,4 +1,5 @@
 import { type AntiEntropySettings, DEFAULT_ANTI_ENTROPY_SETTINGS } from './anti-entropy/settings.ts';
+import { DEFAULT_REQUEST_INDEX_SETTINGS, type RequestIndexSettings } from './requests/request-index.ts';
 import { type CollectionSettings, DEFAULT_COLLECTION_SETTINGS } from './horizon/collector.ts';
 import { DEFAULT_WATCH_SETTINGS, type WatchSettings } from './watch/settings.ts';
 
@@ -28,6 +29,7 @@ export interface ReplicationSettings {
   readonly readHedgeMs: number;
   readonly antiEntropy: AntiEntropySettings;
   readonly collection: CollectionSettings;
+  readonly requests: RequestIndexSettings;
   readonly watch: WatchSettings;
   /** How long a peer may take to answer a question, milliseconds. */
   readonly answerMs: number;
@@ -49,6 +51,7 @@ export const DEFAULT_REPLICATION_SETTINGS: ReplicationSettings = {
   readHedgeMs: 50,
   antiEntropy: DEFAULT_ANTI_ENTROPY_SETTINGS,
   collection: DEFAULT_COLLECTION_SETTINGS,
+  requests: DEFAULT_REQUEST_INDEX_SETTINGS,
   watch: DEFAULT_WATCH_SETTINGS,
   answerMs: 15_000,
   peerMemoryMs: 1_000,

@@ -147,7 +147,7 @@ async function kvctlHelp(...args: readonly string[]): Promise<string> {
 /** Every command that does something, with its help. */
 async function kvctlCommands(...path: readonly string[]): Promise<ReadonlyMap<string, string>> {
   const help = await kvctlHelp(...path);
-  const names = matches(/\nCommands:\n([\s\S]*)/.exec(help)?.[1] ?? '', /^ {2}(\w+)/gm);
+  const names = matches(/\nCommands:\n([\s\S]*)/.exec(help)?.[1] ?? '', /^ {2}([\w-]+)/gm);
   const below = names.filter((name) => name !== 'help');
   if (below.length === 0) return new Map([[['kvctl', ...path].join(' '), help]]);
   const found = await Promise.all(below.map((name) => kvctlCommands(...path, name)));

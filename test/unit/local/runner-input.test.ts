@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import type { KvError } from '../../../common/errors.ts';
 import { parseKVCluster } from '../../../model/kvcluster.ts';
 import { parseRunnerArguments } from '../../../node/local/arguments.ts';
-import { layOut } from '../../../node/local/layout.ts';
+import { firstNodes, layOut } from '../../../node/local/layout.ts';
 import { readManifest } from '../../../node/local/manifest.ts';
 
 const root = join(import.meta.dirname, '../../..');
@@ -83,7 +83,7 @@ describe("the one-machine runner's input", () => {
       metadata: { name: 'kv' },
     });
     if (!parsed.ok) throw new Error(parsed.problems.join());
-    const nodes = await layOut(parsed.cluster, '/data', 50_051);
+    const nodes = await layOut(firstNodes(parsed.cluster, 3), '/data', 50_051);
     expect(nodes.map(({ clientPort, peerPort, httpPort }) => [clientPort, peerPort, httpPort])).to.deep.equal(
       [
         [50_051, 51_051, 9091],
@@ -92,7 +92,7 @@ describe("the one-machine runner's input", () => {
       ],
     );
     expect(nodes.map(({ nodeId, dataDir }) => [nodeId, dataDir])[2]).to.deep.equal(['kv-2', '/data/kv-2']);
-    const shifted = await layOut(parsed.cluster, '/data', 20_000);
+    const shifted = await layOut(firstNodes(parsed.cluster, 3), '/data', 20_000);
     expect(shifted[1]).to.include({ clientPort: 20_001, peerPort: 21_001, httpPort: 22_001 });
   });
 });
