@@ -31,6 +31,8 @@ describe('processes under a writer, with everything going wrong', function () {
     if (reason !== undefined) console.log(`    no disk will be full: ${reason}`);
     cluster = await ProcessCluster.start({
       nodes: NODES,
+      // Tombstones are collected within the run.
+      flags: { 'collection-age-ms': '1000' },
       ...(reason === undefined ? { volumeBytes: 256 * MIB } : {}),
     });
   });

@@ -10,10 +10,10 @@ export interface WorkloadOptions {
   readonly random: Random;
 }
 
-const WRITERS = 16;
+const WRITERS = 24;
 const READERS = 4;
 /** Keys that one writer alone writes, over and over. */
-const OWN_KEYS = 12;
+const OWN_KEYS = 8;
 /** Keys that all writers write at the same time. */
 const HOT_KEYS = 6;
 /** Keys that are written before everything, at ALL, and never again. */
@@ -21,7 +21,7 @@ const STABLE_KEYS = 64;
 /** Between two calls of a writer or reader. */
 const WRITE_EVERY_MS = 40;
 const READ_EVERY_MS = 20;
-const WRITE_TIMEOUT_MS = 3000;
+const WRITE_TIMEOUT_MS = 2000;
 const READ_TIMEOUT_MS = 2000;
 const CLIENTS_OF_THE_END = 16;
 
