@@ -407,6 +407,8 @@ class RunningReplica implements Replica {
     });
     standing.onChange(() => this.onStandingChanged());
     this.maps.onAdopted((map) => {
+      // The store may be closed already.
+      if (this.stopped) return;
       this.watches.update();
       this.coordinator.onMapAdopted();
       void this.settleInto(map);
