@@ -255,10 +255,9 @@ describe('failure scenarios of volumes, disks and processes', () => {
     expect(copied).to.equal(keys.length);
   });
 
-  it('18: a replica that takes 5 s for each write slows no write of others down, keeps memory bounded, and catches up', async () => {
+  it('18: a replica that takes 5 s for each write slows nobody down, keeps memory bounded, and catches up', async () => {
     const maxUnackedBytes = 64 * 1024;
     await begin({ settings: { maxUnackedBytes, entriesFrameBytes: 8192 } });
-    await cluster.put(0, 'settled', 'x', { consistency: 'ALL' });
     // Each write to the log is an append and a sync.
     cluster.node(2).diskMs = 2500;
     let sentBytes = 0;
@@ -276,7 +275,7 @@ describe('failure scenarios of volumes, disks and processes', () => {
     const keys = keysOf(100);
     for (const key of keys) {
       await timed(() => cluster.put(0, key, 'x'.repeat(2000)));
-      await timed(() => cluster.get(0, 'settled'));
+      await timed(() => cluster.get(0, key));
     }
     expect(Math.max(...latencies)).to.be.below(100);
     const lag = () =>
@@ -289,7 +288,7 @@ describe('failure scenarios of volumes, disks and processes', () => {
     expect(sentBytes).to.be.within(1, maxUnackedBytes + 2 * 8192);
     cluster.node(2).diskMs = 0;
     await cluster.time.until('the lag is gone', () => lag()?.ahead === 0, 30_000);
-    expect(await sameEverywhere(cluster)).to.have.length(keys.length + 1);
+    expect(await sameEverywhere(cluster)).to.have.length(keys.length);
   });
 
   it('19: members that all got addresses of others find each other without a restart, and take nothing by mistake', async () => {
