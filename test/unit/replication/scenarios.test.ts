@@ -104,7 +104,9 @@ describe('failure scenarios of copies, clocks and membership', () => {
     await begin(3);
     await cluster.put(2, 'a', 'before');
     const trueMs = (): number => cluster.replica(0).status().wallMs;
-    const mintedNow = (wallMs: number): void => expect(wallMs).to.be.within(trueMs() - 2000, trueMs() + 2000);
+    const mintedNow = (wallMs: number): void => {
+      expect(wallMs).to.be.within(trueMs() - 2000, trueMs() + 2000);
+    };
     const { running } = cluster.node(2);
     if (running === undefined) throw new Error('kv-2 is not running');
     running.clock.skewMs = HOUR_MS;
