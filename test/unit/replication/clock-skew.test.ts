@@ -216,6 +216,9 @@ describe('the comparison of clocks', () => {
     expect(skew.refuses).to.equal(undefined);
     expect(skew.alarm).to.equal(undefined);
     expect(skew.offsetMs).to.be.closeTo(0, 5);
+    members.clear();
+    beats(20);
+    expect(skew.offsetMs).to.equal(undefined);
   });
 
   it('never lets a minority of wrong clocks stop the others, nor go on themselves', () => {
