@@ -242,7 +242,9 @@ export class Peers {
       name,
       map: maps.current,
     };
-    const verdict = judgeHello(self, header, hello, memories.get(header.sender));
+    const { renewAfterRollback } = this.options.rules;
+    const memory = renewAfterRollback ? memories.get(header.sender) : undefined;
+    const verdict = judgeHello(self, header, hello, memory);
     if (verdict.kind === 'refuse') {
       metrics.count('refusals');
       if (verdict.reason === Refusal_Reason.MAP_CONFLICT) metrics.count('map_conflicts');
@@ -273,7 +275,7 @@ export class Peers {
   private ownPast(link: PeerLink, hello: Hello): 'intact' | 'lost' {
     const { identity, store, logger } = this.options;
     const past = pastOf(identity, store, hello, cursorOn(store, link.peer, link.peerIncarnation));
-    if (past === 'intact') return 'intact';
+    if (past === 'intact' || !this.options.rules.renewAfterRollback) return 'intact';
     if (past === 'tail-lost') {
       logger.warn({ peer: link.peer }, 'entries sent before their sync were lost; the peer gives them back');
       return 'intact';
