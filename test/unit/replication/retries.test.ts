@@ -85,6 +85,8 @@ describe('writes that are sent again', () => {
 
   it('are known again after all nodes have started anew', async () => {
     const first = await put(0, 'mine', id(1));
+    // Nothing is left to be sent again afterwards.
+    await cluster.time.advance(3 * SECOND);
     for (const index of [0, 1, 2]) cluster.kill(index);
     for (const index of [0, 1, 2]) await cluster.start(index);
     await cluster.inSync();
