@@ -107,7 +107,7 @@ export class ProcessCluster implements AsyncDisposable {
   /** Whether a node answers and may be read in all that it holds. */
   async isWhole(node: SupervisedNode): Promise<boolean> {
     const status = await this.statusOf(node);
-    return status !== undefined && status.ready && status.readablePartitions === status.partitions;
+    return status !== undefined && status.ready && status.fillingPartitions === 0;
   }
 
   /** Waits until all nodes are in sync and replicas hold the same records, byte by byte, tombstones included. */
