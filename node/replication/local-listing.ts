@@ -1,6 +1,6 @@
 import { prefixEnd } from '../../common/bytes.ts';
 import type { Version } from '../../model/version.ts';
-import type { Store, StoredRecord } from '../storage/store.ts';
+import type { KeyedRecord, KeyRange, Store, StoredRecord } from '../storage/store.ts';
 import { MergeHeap } from './merge-heap.ts';
 
 /** What a listing needs of a record. */
@@ -36,11 +36,13 @@ export interface ListedPage {
   readonly more: boolean;
 }
 
-/** Partitions scanned at the same time: their values are in memory until the keys have been taken. */
+/** Larger records are read when their turn comes: of all partitions together they would be too much at once. */
+const SMALL_RECORD_BYTES = 4096;
+/** Partitions scanned at the same time. */
 const SCANS_AT_ONCE = 32;
 const FEWEST_PER_SCAN = 4;
 const MOST_PER_SCAN = 256;
-/** Values that a scan copies, although only their keys are wanted, end it early. */
+/** Large values end a scan early. */
 const SCAN_BYTES = 64 * 1024;
 
 /**
@@ -67,14 +69,15 @@ export async function listLocal(store: Store, bounds: ListBounds): Promise<Liste
   const keys: ListedRecord[] = [];
   let bytes = 0;
   for (let run = heap.pop(); run !== undefined; run = heap.pop()) {
-    const head = run.read(bounds.withRecords);
-    if (head === undefined) continue;
-    const size = head.key.length + (head.record?.bytes.length ?? 0);
-    if (keys.length >= bounds.limit || (keys.length > 0 && bytes + size > bounds.maxBytes)) {
-      return { keys, more: true };
+    const listed = run.read();
+    if (listed !== undefined) {
+      const size = listed.key.length + (listed.record?.bytes.length ?? 0);
+      if (keys.length >= bounds.limit || (keys.length > 0 && bytes + size > bounds.maxBytes)) {
+        return { keys, more: true };
+      }
+      keys.push(listed);
+      bytes += size;
     }
-    keys.push(head);
-    bytes += size;
     run.shift();
     if (run.head === undefined) await run.fill();
     if (run.head !== undefined) heap.push(run);
@@ -83,43 +86,52 @@ export async function listLocal(store: Store, bounds: ListBounds): Promise<Liste
 }
 
 function headOf(run: PartitionRun): Buffer {
-  return run.head?.key ?? Buffer.alloc(0);
+  return run.head ?? Buffer.alloc(0);
+}
+
+/** A key whose turn has not come yet; without `listed` it is read then. */
+interface Peeked {
+  readonly key: Buffer;
+  readonly listed: ListedRecord | undefined;
 }
 
 /** The keys of one partition, fetched a few at a time. */
 class PartitionRun {
   private readonly store: Store;
   private readonly partition: number;
-  private readonly from: Buffer | undefined;
-  private readonly before: Buffer | undefined;
-  private readonly perScan: number;
+  private readonly range: KeyRange;
+  private readonly withRecords: boolean;
+  /** Records are expected to be large. */
+  private readonly keysOnly: boolean;
   private after: Buffer | undefined;
-  private fetched: readonly ListedRecord[] = [];
+  private fetched: readonly Peeked[] = [];
   private next = 0;
   private ended = false;
 
   constructor(store: Store, partition: number, bounds: ListBounds, perScan: number) {
     this.store = store;
     this.partition = partition;
-    const { prefix, from, before } = bounds;
-    this.from = largest(prefix.length === 0 ? undefined : prefix, from);
-    this.before = smallest(prefix.length === 0 ? undefined : prefixEnd(prefix), before);
+    const { prefix, from, before, withRecords, maxBytes, limit } = bounds;
+    this.range = {
+      from: largest(prefix.length === 0 ? undefined : prefix, from),
+      before: smallest(prefix.length === 0 ? undefined : prefixEnd(prefix), before),
+      limit: perScan,
+    };
+    this.withRecords = withRecords;
+    this.keysOnly = withRecords && maxBytes > limit * SMALL_RECORD_BYTES;
     this.after = bounds.after;
-    this.perScan = perScan;
   }
 
-  get head(): ListedRecord | undefined {
-    return this.fetched[this.next];
+  get head(): Buffer | undefined {
+    return this.fetched[this.next]?.key;
   }
 
-  /** The head, with its record when that is wanted: values are in memory only from here on, not for all partitions. */
-  read(withRecord: boolean): ListedRecord | undefined {
-    const { head } = this;
-    if (head === undefined || !withRecord) return head;
-    const record = this.store.get(head.key);
-    if (record === undefined) return head; // Collected since.
-    const { version, tombstone, expiresAtMs } = record;
-    return { key: head.key, version, tombstone, expiresAtMs, record };
+  /** What is stored of the head; undefined when it was collected since it was fetched. */
+  read(): ListedRecord | undefined {
+    const peeked = this.fetched[this.next];
+    if (peeked === undefined || peeked.listed !== undefined) return peeked?.listed;
+    const record = this.store.get(peeked.key);
+    return record === undefined ? undefined : listedOf({ key: peeked.key, record }, true);
   }
 
   shift(): void {
@@ -128,25 +140,36 @@ class PartitionRun {
 
   async fill(): Promise<void> {
     if (this.ended) return;
-    const records = await this.store.scan(this.partition, {
-      from: this.from,
-      after: this.after,
-      before: this.before,
-      limit: this.perScan,
-      maxBytes: SCAN_BYTES,
-    });
-    const bytes = records.reduce((sum, { key, record }) => sum + key.length + record.bytes.length, 0);
-    this.ended = records.length < this.perScan && bytes < SCAN_BYTES;
-    this.after = records.at(-1)?.key ?? this.after;
+    const range = { ...this.range, after: this.after };
+    this.fetched = this.keysOnly ? await this.fetchKeys(range) : await this.fetch(range);
+    this.after = this.fetched.at(-1)?.key ?? this.after;
     this.next = 0;
-    this.fetched = records.map(({ key, record }) => ({
-      key,
-      version: record.version,
-      tombstone: record.tombstone,
-      expiresAtMs: record.expiresAtMs,
-      record: undefined,
+  }
+
+  private async fetchKeys(range: KeyRange): Promise<readonly Peeked[]> {
+    const keys = await this.store.scanKeys(this.partition, range);
+    this.ended = keys.length < range.limit;
+    return keys.map((key) => ({ key, listed: undefined }));
+  }
+
+  private async fetch(range: KeyRange): Promise<readonly Peeked[]> {
+    const records = await this.store.scan(this.partition, { ...range, maxBytes: SCAN_BYTES });
+    const bytes = records.reduce((sum, { key, record }) => sum + key.length + record.bytes.length, 0);
+    this.ended = records.length < range.limit && bytes < SCAN_BYTES;
+    const { withRecords } = this;
+    return records.map((found) => ({
+      key: found.key,
+      listed:
+        withRecords && found.record.bytes.length > SMALL_RECORD_BYTES
+          ? undefined
+          : listedOf(found, withRecords),
     }));
   }
+}
+
+function listedOf({ key, record }: KeyedRecord, withRecord: boolean): ListedRecord {
+  const { version, tombstone, expiresAtMs } = record;
+  return { key, version, tombstone, expiresAtMs, record: withRecord ? record : undefined };
 }
 
 function largest(a: Buffer | undefined, b: Buffer | undefined): Buffer | undefined {

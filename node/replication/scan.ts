@@ -20,7 +20,7 @@ const MOST_PER_PAGE = 2000;
 /** A page that takes longer has met a cluster that is not well: the caller had better ask elsewhere. */
 const PAGE_MS = 10_000;
 /** Scans at the same time on this node: each keeps a page for as long as its caller likes. */
-const MOST_SCANS = 256;
+const MOST_SCANS = 100;
 
 /** Streams of records over all partitions in key order (PROTOCOL 21). */
 export class Scans {

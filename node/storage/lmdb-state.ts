@@ -88,6 +88,16 @@ export class LmdbState implements IndexedState {
     });
   }
 
+  keys(partition: number, range: KeyRange): Buffer[] {
+    return translated(() => {
+      const keys: Buffer[] = [];
+      for (const key of this.data.getKeys(bounds(partition, range))) {
+        keys.push(asBuffer(key).subarray(PARTITION_BYTES));
+      }
+      return keys;
+    });
+  }
+
   readAllMeta(): Map<string, Buffer> {
     return translated(() => {
       const values = new Map<string, Buffer>();

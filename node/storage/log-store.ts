@@ -16,6 +16,7 @@ import type {
   ApplyResult,
   EntrySlice,
   KeyedRecord,
+  KeyRange,
   LogCursor,
   LogSlice,
   Mutation,
@@ -189,14 +190,13 @@ export class LogStore implements Store {
   }
 
   async scan(partition: number, range: ScanRange): Promise<readonly KeyedRecord[]> {
-    this.health.check();
-    checkRange(range);
-    // Merging looks at every record of the overlay; a large one is better moved into the state first.
-    if (this.overlay.waitingRecords > 4 * this.options.allLimits.checkpointRecords) {
-      await this.checkpoint();
-      this.health.check();
-    }
+    await this.prepareScan(range);
     return this.records.scan(partition, range);
+  }
+
+  async scanKeys(partition: number, range: KeyRange): Promise<readonly Buffer[]> {
+    await this.prepareScan(range);
+    return this.records.keys(partition, range);
   }
 
   digest(partition: number): PartitionDigest {
@@ -337,6 +337,15 @@ export class LogStore implements Store {
 
   private stateStatistics(): StateStatistics {
     return this.health.guard(() => this.options.state.statistics());
+  }
+
+  private async prepareScan(range: KeyRange): Promise<void> {
+    this.health.check();
+    checkRange(range);
+    // Merging looks at every record of the overlay; a large one is better moved into the state first.
+    if (this.overlay.waitingRecords <= 4 * this.options.allLimits.checkpointRecords) return;
+    await this.checkpoint();
+    this.health.check();
   }
 
   private onCheckpoint(): void {

@@ -7,7 +7,7 @@ import type { Damage } from './damage.ts';
 import { weightOf } from './digest.ts';
 import type { Layer, Overlay } from './overlay.ts';
 import { damagedRecord, decodeIfSound, seemingVersion } from './record.ts';
-import { scanRecords, visiblePage, type VisiblePage } from './scan.ts';
+import { scanKeys, scanRecords, visiblePage, type VisiblePage } from './scan.ts';
 import { isFullPage, type IndexedState } from './state.ts';
 import type { StoreHealth } from './store-health.ts';
 import type { KeyedRecord, KeyRange, ScanRange, ScrubResult, StoredRecord } from './store.ts';
@@ -96,6 +96,11 @@ export class Records {
       range.onDamaged(key);
     };
     return this.options.health.guard(() => scanRecords(this.options, partition, range, onDamaged));
+  }
+
+  /** Keys of synced records of a partition within the range. */
+  keys(partition: number, range: KeyRange): Buffer[] {
+    return this.options.health.guard(() => scanKeys(this.options, partition, range));
   }
 
   /** One page of what readers see of a partition. */

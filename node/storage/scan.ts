@@ -53,6 +53,26 @@ export function scanRecords(
   return found;
 }
 
+/** Keys of the records that `scanRecords` would look at, damaged ones included; nothing else of them is read. */
+export function scanKeys(sources: ScanSources, partition: number, range: KeyRange): Buffer[] {
+  const above = aboveState(sources.overlay, partition, range);
+  const found: Buffer[] = [];
+  let { after } = range;
+  while (found.length < range.limit) {
+    const limit = range.limit - found.length;
+    const stored = sources.state.keys(partition, { ...range, after, limit });
+    const through = stored.length < limit ? undefined : stored.at(-1);
+    const keys = stored.filter((key) => !above.has(byteString(key)));
+    for (const { key, record } of above.values()) {
+      if (record !== undefined && within(key, { ...range, after }) && isUpTo(key, through)) keys.push(key);
+    }
+    found.push(...keys.sort((a, b) => Buffer.compare(a, b)));
+    if (through === undefined) break;
+    after = through;
+  }
+  return found.slice(0, range.limit);
+}
+
 /** One page of what readers see; the bounds of the range are for what is read from the state. */
 export function visiblePage(sources: ScanSources, partition: number, range: KeyRange): VisiblePage {
   return merged(sources.state, partition, range, aboveState(sources.overlay, partition, range));
@@ -83,11 +103,14 @@ function merged(
   }
   const before = rows.length;
   for (const { key, record } of above.values()) {
-    const inPage = within(key, range) && (through === undefined || Buffer.compare(key, through) <= 0);
-    if (inPage && record !== undefined) rows.push({ key, record });
+    if (record !== undefined && within(key, range) && isUpTo(key, through)) rows.push({ key, record });
   }
   if (rows.length > before) rows.sort((a, b) => Buffer.compare(a.key, b.key));
   return { rows, through };
+}
+
+function isUpTo(key: Buffer, through: Buffer | undefined): boolean {
+  return through === undefined || Buffer.compare(key, through) <= 0;
 }
 
 function within(key: Buffer, { after, from, before }: KeyRange): boolean {

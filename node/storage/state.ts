@@ -13,6 +13,8 @@ export interface IndexedState {
   get(partition: number, key: Buffer): Buffer | undefined;
   /** Encoded records of one partition within the range, in byte order of keys, copies; from one snapshot. */
   scan(partition: number, range: KeyRange): StateRow[];
+  /** Keys of one partition within the range, in byte order; from one snapshot. Values are not read: `maxBytes` is no bound. */
+  keys(partition: number, range: KeyRange): Buffer[];
   /** Every named value, copies. */
   readAllMeta(): Map<string, Buffer>;
   /**

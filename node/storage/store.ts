@@ -184,6 +184,8 @@ export interface Store {
    * fewer records than `limit` and fewer bytes than `maxBytes` is the last one.
    */
   scan(partition: number, range: ScanRange): Promise<readonly KeyedRecord[]>;
+  /** Keys of what `scan` would look at, damaged records included; values are not read, and `maxBytes` is no bound. */
+  scanKeys(partition: number, range: KeyRange): Promise<readonly Buffer[]>;
   /**
    * Digest of the synced records of a partition (digest.ts). After a damaged record was replaced it equals nobody's until
    * the partition has been counted anew, in the background.

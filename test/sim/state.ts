@@ -94,6 +94,10 @@ export class SimState implements IndexedState {
     return found;
   }
 
+  keys(partition: number, range: KeyRange): Buffer[] {
+    return this.scan(partition, { ...range, maxBytes: undefined }).map(({ key }) => key);
+  }
+
   readAllMeta(): Map<string, Buffer> {
     return new Map([...this.rows().meta].map(([name, value]) => [name, Buffer.from(value)]));
   }

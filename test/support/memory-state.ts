@@ -88,6 +88,10 @@ export class MemoryState implements IndexedState {
       });
   }
 
+  keys(partition: number, range: KeyRange): Buffer[] {
+    return this.scan(partition, { ...range, maxBytes: undefined }).map(({ key }) => key);
+  }
+
   readAllMeta(): Map<string, Buffer> {
     return new Map([...this.content().meta].map(([name, value]) => [name, Buffer.from(value)]));
   }
