@@ -15,6 +15,7 @@ import { isCovered } from './horizon/rules.ts';
 import type { HorizonReport, MemberView } from './horizon/verdict.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { ReplicationMetrics } from './metrics.ts';
+import { isDataLoss } from './request-handler.ts';
 import type { SafetyRules } from './safety-rules.ts';
 import type { Topology } from './topology.ts';
 
@@ -44,6 +45,7 @@ export interface CollectionOptions {
 }
 
 const NO_LABEL = Buffer.alloc(0);
+const LONGEST_LAG_MS = 10_000;
 
 /**
  * Everything about horizons on this node (PROTOCOL 22-26): what it tells the others, what it concludes from what they
@@ -76,7 +78,8 @@ export class Collection {
       head: store.head,
       ceilingMs: () => store.clockCeilingMs,
       raiseCeiling: (wallMs) => store.raiseClockCeiling(wallMs),
-      lagMs: 2 * options.ceilingStepMs,
+      // An idle node writes its ceiling as often as that.
+      lagMs: Math.max(2 * options.ceilingStepMs, Math.min(LONGEST_LAG_MS, options.settings.ageMs / 6)),
     });
     this.collector = new Collector({
       ...options,
@@ -149,12 +152,22 @@ export class Collection {
   /** Whether an own entry of the log is of a key that has been collected since: nobody needs it any more. */
   isOutlived(key: Buffer, record: StoredRecord): boolean {
     const horizonMs = this.horizons.effectiveMs(this.options.topology.partitionOf(key));
-    return isCovered(record.version, horizonMs) && this.options.store.latest(key) === undefined;
+    return isCovered(record.version, horizonMs) && !this.isStored(key);
   }
 
   /** The member that mints with this incarnation now, if there is one. */
   memberOf(incarnation: number): string | undefined {
     return this.disturbances.memberOf(incarnation);
+  }
+
+  private isStored(key: Buffer): boolean {
+    try {
+      return this.options.store.latest(key) !== undefined;
+    } catch (error) {
+      // A damaged record is one that is there.
+      if (isDataLoss(error)) return true;
+      throw error;
+    }
   }
 
   stop(): void {

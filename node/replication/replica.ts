@@ -221,7 +221,7 @@ class RunningReplica implements Replica {
         of: horizonMs,
         follow: (partition, ms) => collection.collector.raise(partition, ms),
         inherit: async (horizons) => {
-          for (const [partition, ms] of horizons) await collection.collector.raise(partition, ms);
+          await Promise.all(horizons.map(([partition, ms]) => collection.collector.raise(partition, ms)));
         },
         admits: (key, _partition, record, senderHorizonMs) =>
           collection.admits(key, { record }, senderHorizonMs),
