@@ -79,7 +79,10 @@ export class Collection {
       ceilingMs: () => store.clockCeilingMs,
       raiseCeiling: (wallMs) => store.raiseClockCeiling(wallMs),
       // An idle node writes its ceiling as often as that.
-      lagMs: Math.max(2 * options.ceilingStepMs, Math.min(LONGEST_LAG_MS, options.settings.ageMs / 6)),
+      lagMs: Math.max(
+        2 * options.ceilingStepMs,
+        Math.min(LONGEST_LAG_MS, Math.floor(options.settings.ageMs / 6)),
+      ),
     });
     this.collector = new Collector({
       ...options,
