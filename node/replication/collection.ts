@@ -45,7 +45,6 @@ export interface CollectionOptions {
 }
 
 const NO_LABEL = Buffer.alloc(0);
-const LONGEST_LAG_MS = 10_000;
 
 /**
  * Everything about horizons on this node (PROTOCOL 22-26): what it tells the others, what it concludes from what they
@@ -78,11 +77,8 @@ export class Collection {
       head: store.head,
       ceilingMs: () => store.clockCeilingMs,
       raiseCeiling: (wallMs) => store.raiseClockCeiling(wallMs),
-      // An idle node writes its ceiling as often as that.
-      lagMs: Math.max(
-        2 * options.ceilingStepMs,
-        Math.min(LONGEST_LAG_MS, Math.floor(options.settings.ageMs / 6)),
-      ),
+      // An idle node writes its ceiling as often as that; a watch resumes from no earlier than that.
+      lagMs: 2 * options.ceilingStepMs,
     });
     this.collector = new Collector({
       ...options,
