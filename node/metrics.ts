@@ -33,6 +33,7 @@ const REPLICATION_COUNTERS: Readonly<Record<Counted, string>> = {
   damaged_records: 'Records found to fail their checksum',
   healed_records: 'Damaged records replaced by those of a peer',
   collected_records: 'Tombstones and expired records removed',
+  watch_takeovers: 'Times that a replica told stored records because a log could not go on',
   bad_frames: 'Frames of peers that no sound peer sends',
   forwarded: 'Operations sent on to a readable replica of their key',
   map_conflicts: 'Cluster maps of an equal epoch with another hash: two writers of the map',
@@ -56,6 +57,7 @@ const REPLICATION_GAUGES: Readonly<Record<Measured, readonly [string, string, nu
   collection_frozen_moving: frozenGauge('moving', 'they move'),
   collection_frozen_unsettled: frozenGauge('unsettled', 'a replica has yet to compare them'),
   horizon_age_ms: ['kv_horizon_age_seconds', "This node's clock minus the lowest horizon", 1 / 1000],
+  watches: ['kv_watches', 'Streams of changes to clients', 1],
   collectable_records: ['kv_collectable_records', 'Tombstones and records with an expiry', 1],
 };
 const PEER_GAUGES: Readonly<Record<PeerGauge, readonly [string, string, number]>> = {

@@ -1,6 +1,7 @@
 import type { AntiEntropyCounter, AntiEntropyGauge } from './anti-entropy/metrics.ts';
 import type { CollectionCounter, CollectionGauge } from './horizon/metrics.ts';
 import type { RequestCounter } from './requests/metrics.ts';
+import type { WatchCounter, WatchGauge } from './watch/metrics.ts';
 
 /** What replication counts and measures; the process binds it to its metrics registry. */
 export interface ReplicationMetrics {
@@ -13,10 +14,11 @@ export interface ReplicationMetrics {
 }
 
 /** Everything that is counted. */
-export type Counted = ReplicationCounter | AntiEntropyCounter | CollectionCounter | RequestCounter;
+export type Counted =
+  ReplicationCounter | AntiEntropyCounter | CollectionCounter | RequestCounter | WatchCounter;
 
 /** Everything that is measured of this node. */
-export type Measured = ReplicationGauge | AntiEntropyGauge | CollectionGauge;
+export type Measured = ReplicationGauge | AntiEntropyGauge | CollectionGauge | WatchGauge;
 
 export type ReplicationCounter =
   /** Writes minted again because a replica held a newer version. */

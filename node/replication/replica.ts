@@ -325,6 +325,7 @@ class RunningReplica implements Replica {
       call: (peer, request, signal) =>
         options.transport.watchPartitions(this.addressOf(peer), request, signal),
       settings: settings.watch,
+      metrics,
     });
     const forwarder = new Forwarder({ topology, clock, scheduler, metrics, remote });
     const local: Pick<KeyValueEngine, 'put' | 'delete' | 'get'> = {

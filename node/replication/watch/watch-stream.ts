@@ -4,6 +4,7 @@ import type { KeyedRecord } from '../../storage/store.ts';
 import { findCover } from '../cover.ts';
 import type { Topology } from '../topology.ts';
 import { Mailbox } from './mailbox.ts';
+import type { WatchMetrics } from './metrics.ts';
 import type { PartitionWatchRequest, WatchPiece, WatchStart } from './partition-watch.ts';
 import type { WatchSettings } from './settings.ts';
 import { encodeWatchToken, type WatchToken } from './token.ts';
@@ -23,6 +24,7 @@ export interface WatchStreamOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly settings: WatchSettings;
+  readonly metrics: Pick<WatchMetrics, 'count'>;
 }
 
 export interface ToldBatch {
@@ -261,6 +263,7 @@ export class WatchStream {
   private begin(group: WatchedGroup, nodeId: string, start: WatchStart): void {
     group.startedMs = this.options.clock.monotonicMs();
     this.running.add(group);
+    if (start.kind === 'state') this.options.metrics.count('watch_takeovers');
     void this.follow(group, nodeId, start);
   }
 

@@ -12,6 +12,7 @@ import { LogContinuity } from './log-continuity.ts';
 import { LogReads } from './log-reads.ts';
 import type { Marks } from './marks.ts';
 import { PartitionWatch, type PartitionWatchRequest, type WatchPiece } from './partition-watch.ts';
+import type { WatchMetrics } from './metrics.ts';
 import type { WatchSettings } from './settings.ts';
 import { decodeWatchToken, type WatchToken } from './token.ts';
 import { Turns } from './turns.ts';
@@ -41,6 +42,7 @@ export interface WatchesOptions {
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly settings: WatchSettings;
+  readonly metrics: WatchMetrics;
   readonly logger: Logger;
 }
 
@@ -86,7 +88,7 @@ export class Watches {
     if (outside !== undefined) throw new KvError('UNAVAILABLE', `${outside}; ask another node`);
     const resumed = token === undefined ? undefined : this.checked(prefix, token);
     if (this.watching >= settings.mostWatches) throw tooMany(settings.mostWatches);
-    this.watching += 1;
+    this.countWatches(1);
     try {
       const stream = new WatchStream(
         {
@@ -109,7 +111,7 @@ export class Watches {
         yield { changes, token: batch.token };
       }
     } finally {
-      this.watching -= 1;
+      this.countWatches(-1);
       this.tidy();
     }
   }
@@ -200,6 +202,11 @@ export class Watches {
     } finally {
       await chunks.return?.();
     }
+  }
+
+  private countWatches(more: number): void {
+    this.watching += more;
+    this.options.metrics.gauge('watches', this.watching);
   }
 
   private tidy(): void {

@@ -84,6 +84,7 @@ describe('a stream that others tell', () => {
         clock: time.clock(),
         scheduler: time.scheduler(),
         settings: { ...DEFAULT_WATCH_SETTINGS, ...settings },
+        metrics: { count: () => undefined },
       },
       NO_PREFIX,
       token,
@@ -92,6 +93,8 @@ describe('a stream that others tell', () => {
     batches = stream.batches();
   };
   const next = async (): Promise<ToldBatch> => (await time.run(batches.next())).value;
+  /** As `next`, while the test lets time pass. */
+  const later = async (): Promise<ToldBatch> => (await batches.next()).value;
   const told = ({ records }: ToldBatch): string[] =>
     records.map(({ key, record }) => `${key.toString()}@${record.version.wallMs}`);
   const codeOf = async (promise: Promise<unknown>): Promise<string | undefined> => {
@@ -124,11 +127,11 @@ describe('a stream that others tell', () => {
 
   it('begins at this node where it can, with a token when everything is told from then on', async () => {
     begin();
-    const first = next();
+    const first = later();
     await time.advance(10);
     expect(sources.map(({ nodeId, request }) => [nodeId, request.start.kind])).to.deep.equal([['a', 'now']]);
     tell(newest('a'), piece(10));
-    const { token, records } = await first;
+    const { token, records } = await time.run(first);
     expect(records).to.deep.equal([]);
     expect(decodeWatchToken(NO_PREFIX, token, PARTITIONS).told[0]?.place).to.deep.equal({
       nodeId: 'a',
@@ -139,16 +142,16 @@ describe('a stream that others tell', () => {
 
   it('never goes back when a replica takes over that is behind in a key', async () => {
     begin();
-    const first = next();
+    const first = later();
     await time.advance(10);
     tell(newest('a'), piece(10));
-    await first;
+    await time.run(first);
     tell(newest('a'), piece(11, [['k', 5]]));
     expect(told(await next())).to.deep.equal(['k@5']);
     down.add('a');
     tell(newest('a'), gone);
-    const more = next();
-    await time.advance(10);
+    const more = later();
+    await time.advance(300);
     expect(newest('b')?.request.start.kind).to.equal('state');
     tell(
       newest('b'),
@@ -162,16 +165,16 @@ describe('a stream that others tell', () => {
         ['k', 6],
       ]),
     );
-    expect(told(await more)).to.deep.equal(['l@4']);
+    expect(told(await time.run(more))).to.deep.equal(['l@4']);
     expect(told(await next())).to.deep.equal(['k@6']);
   });
 
   it('ends, to be resumed, when a replica has to take over and more was told than is remembered', async () => {
     begin(undefined, { mostTold: 2 });
-    const first = next();
+    const first = later();
     await time.advance(10);
     tell(newest('a'), piece(10));
-    await first;
+    await time.run(first);
     tell(
       newest('a'),
       piece(11, [
@@ -188,10 +191,10 @@ describe('a stream that others tell', () => {
 
   it('remembers only what lies above the marks', async () => {
     begin(undefined, { mostTold: 2 });
-    const first = next();
+    const first = later();
     await time.advance(10);
     tell(newest('a'), piece(10));
-    await first;
+    await time.run(first);
     tell(
       newest('a'),
       piece(
@@ -216,8 +219,8 @@ describe('a stream that others tell', () => {
     expect(told(await next())).to.deep.equal(['m@8', 'n@9']);
     down.add('a');
     tell(newest('a'), gone);
-    const more = next();
-    await time.advance(10);
+    const more = later();
+    await time.advance(300);
     expect([...(newest('b')?.request.marks ?? [])]).to.deep.equal([
       [0, 7],
       [1, 7],
@@ -231,12 +234,12 @@ describe('a stream that others tell', () => {
         ['o', 9],
       ]),
     );
-    expect(told(await more)).to.deep.equal(['o@9']);
+    expect(told(await time.run(more))).to.deep.equal(['o@9']);
   });
 
   it('goes on in the log of its token, and tries that twice before another replica takes over', async () => {
     begin(resumed);
-    const first = next();
+    const first = later();
     await time.advance(10);
     const log = { kind: 'log', incarnation: 1, sequence: 50 };
     expect(sources.map(({ nodeId, request }) => [nodeId, request.start])).to.deep.equal([['b', log]]);
@@ -251,7 +254,7 @@ describe('a stream that others tell', () => {
     expect(sources.at(-1)).to.deep.include({ nodeId: 'a' });
     expect(sources.at(-1)?.request.start.kind).to.equal('state');
     tell(newest('a'), piece(undefined, [['k', 9]]));
-    const { token } = await first;
+    const { token } = await time.run(first);
     // Until the log is told, the old place is the better one to resume at.
     expect(decodeWatchToken(NO_PREFIX, token, PARTITIONS).told[0]?.place?.sequence).to.equal(50);
     tell(newest('a'), piece(5));
@@ -261,7 +264,7 @@ describe('a stream that others tell', () => {
 
   it('takes over at once when the log does not reach back to the token', async () => {
     begin(resumed);
-    const first = next();
+    const first = later();
     await time.advance(10);
     tell(newest('b'), new KvError('OUT_OF_RANGE', 'trimmed'));
     await time.advance(300);
@@ -270,15 +273,15 @@ describe('a stream that others tell', () => {
       ['a', 'state'],
     ]);
     tell(newest('a'), new KvError('OUT_OF_RANGE', 'collected'));
-    expect(await codeOf(first)).to.equal('OUT_OF_RANGE');
+    expect(await codeOf(time.run(first))).to.equal('OUT_OF_RANGE');
   });
 
   it('asks a source for no more than the client takes', async () => {
     begin(undefined, { pieceBytes: 10 });
-    const first = next();
+    const first = later();
     await time.advance(10);
     tell(newest('a'), piece(10));
-    await first;
+    await time.run(first);
     const source = newest('a');
     tell(source, ...Array.from({ length: 20 }, (_, at) => piece(11 + at, [[`key-${at}`, at + 1]])));
     await time.advance(5000);
@@ -291,13 +294,13 @@ describe('a stream that others tell', () => {
   it('finds a source for partitions that had none, and gives up after a while', async () => {
     for (const nodeId of ['a', 'b', 'c']) down.add(nodeId);
     begin();
-    const first = next();
+    const first = later();
     await time.advance(5000);
     expect(sources).to.deep.equal([]);
     down.delete('c');
     await time.advance(300);
     tell(newest('c'), piece(1));
-    await first;
+    await time.run(first);
     down.add('c');
     tell(newest('c'), gone);
     const began = time.monotonicMs;
@@ -312,10 +315,10 @@ describe('a stream that others tell', () => {
     down.clear();
     const place = { nodeId: LONG, incarnation: 1, sequence: 1 };
     begin({ clusterId: 'c', told: [{ place, marks }] });
-    const first = next();
+    const first = later();
     await time.advance(10);
     tell(sources[0], piece(1));
-    const tokens = [(await first).token.length];
+    const tokens = [(await time.run(first)).token.length];
     for (let at = 2; at < 6; at += 1) {
       tell(sources[0], piece(at, [[`key-${at}`, at]]));
       tokens.push((await next()).token.length);
