@@ -29,6 +29,7 @@ const END_SECONDS = 60;
 const SUITES: Readonly<Record<string, Suite>> = {
   unit: { specs: ['test/unit/**/*.test.ts', 'test/contract/**/*.test.ts'], timeoutMs: 10_000 },
   integration: { specs: ['test/integration/**/*.test.ts'], timeoutMs: 120_000 },
+  sim: { specs: ['test/sim/**/*.test.ts'], timeoutMs: 60_000 },
   chaos: { specs: ['test/chaos/**/*.test.ts'], timeoutMs: 120_000 },
   soak: { specs: ['test/soak/**/*.test.ts'], timeoutMs: 120_000 },
   kubernetes: {

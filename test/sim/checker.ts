@@ -91,6 +91,7 @@ export class Checker {
       version: undefined,
       attempts: 1,
       served: undefined,
+      doneBefore: undefined,
       readFrom: undefined,
       // A replica that was rolled back and does not know it yet may answer with what it has.
       floor: this.floorOf(operation, history, this.losses === 0),
@@ -124,11 +125,11 @@ export class Checker {
         operation.key,
       );
     }
-    const { served } = operation;
-    if (consistency !== 'ONE' && served !== undefined && compareVersions(version, served) !== 0) {
+    const { doneBefore } = operation;
+    if (consistency !== 'ONE' && doneBefore !== undefined && compareVersions(version, doneBefore) !== 0) {
       this.violated(
         'a write is applied once',
-        `${name(operation)} was done at ${formatVersion(served)}, and sent again at ${formatVersion(version)}`,
+        `${name(operation)} was done at ${formatVersion(doneBefore)}, and sent again at ${formatVersion(version)}`,
         operation.key,
       );
     }

@@ -112,6 +112,7 @@ export class Client {
       try {
         const requestId = id === undefined ? undefined : { ...id, attempt };
         operation.attempts = attempt + 1;
+        operation.doneBefore = operation.served;
         const version = await this.request(async (host, deadlineMs) => {
           const done = await send(host, { requestId, consistency, deadlineMs });
           operation.served ??= done;

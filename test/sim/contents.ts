@@ -7,7 +7,9 @@ import type { Member } from './member.ts';
 
 type Records = ReadonlyMap<string, StoredRecord>;
 
-/** What the stores of all members hold of every partition, as readers see it; a partition's first holder speaks for it. */
+/**
+ * What the stores of all members hold of every partition, after a checkpoint; a partition's first holder speaks for it.
+ */
 export function contentsOf(members: readonly Member[], map: ClusterMap | undefined): Records {
   const all = new Map<string, StoredRecord>();
   for (const partition of partitionsOf(map)) {
@@ -18,14 +20,13 @@ export function contentsOf(members: readonly Member[], map: ClusterMap | undefin
   return all;
 }
 
-/** Whether all holders of each partition hold the same, in the state and over it, and their digests say so. */
-export function isSame(members: readonly Member[], map: ClusterMap | undefined): boolean {
-  if (members.some(({ running }) => (running?.store.statistics().overlayBytes ?? 1) > 0)) return false;
-  const roots = partitionsOf(map).every((partition) => {
-    const holders = holdersOf(members, map, partition);
-    return new Set(holders.map(({ running }) => running?.store.digest(partition).root)).size === 1;
+/** Whether the digests of all holders of each partition are equal. */
+export function haveEqualDigests(members: readonly Member[], map: ClusterMap | undefined): boolean {
+  return partitionsOf(map).every((partition) => {
+    const [first, ...others] = holdersOf(members, map, partition);
+    const root = first?.running?.store.digest(partition).root;
+    return others.every(({ running }) => running?.store.digest(partition).root === root);
   });
-  return roots && differences(members, map).length === 0;
 }
 
 /** Keys whose holders differ, for a person. */

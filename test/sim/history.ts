@@ -30,6 +30,8 @@ export interface Operation {
   attempts: number;
   /** The version at which a node first had it done, whether or not the answer came back. */
   served: Version | undefined;
+  /** The same, when it was last sent. */
+  doneBefore: Version | undefined;
   /** Of a get that found something: who wrote it. */
   readFrom: number | undefined;
   /** What any answer must be at least as new as, by all that was known when it began. */

@@ -62,9 +62,7 @@ function report({ totals, failures, rowSeeds, seenSeeds, isComplete }: Progress,
   const percent = (count: number): string =>
     `${((100 * count) / Math.max(1, totals.seeds)).toFixed(1).padStart(6)} %`;
   console.log('\nhappened in');
-  for (const { name, required } of COVERAGE) {
-    console.log(`${percent(rowSeeds.get(name) ?? 0)}  ${name}${required ? '' : ' (not demanded yet)'}`);
-  }
+  for (const { name } of COVERAGE) console.log(`${percent(rowSeeds.get(name) ?? 0)}  ${name}`);
   if (values.seen)
     for (const [name, count] of [...seenSeeds].sort()) console.log(`${percent(count)}  ${name}`);
   const cpuSeconds = totals.cpuMs / 1000;
@@ -76,7 +74,7 @@ function report({ totals, failures, rowSeeds, seenSeeds, isComplete }: Progress,
   );
   for (const { seed: failed, invariant, what } of failures)
     console.log(`FAILED seed ${failed}: ${invariant}: ${what}`);
-  const missing = COVERAGE.filter(({ name, required }) => required && (rowSeeds.get(name) ?? 0) === 0);
+  const missing = COVERAGE.filter(({ name }) => (rowSeeds.get(name) ?? 0) === 0);
   const demands = totals.seeds >= FEWEST_SEEDS && broken === undefined;
   if (demands) for (const { name } of missing) console.log(`NEVER HAPPENED: ${name}`);
   const failed = failures.length > 0 || (demands && missing.length > 0);

@@ -43,6 +43,7 @@ const OF_THE_PROCESS = {
   notReadyReason: '',
 };
 const ROUND_MS = 40;
+const IDLE_MS = 150;
 const CALL_TIMEOUT_MS = 300;
 
 /**
@@ -112,7 +113,8 @@ export class MapWriter {
   private async work(process: SimProcess): Promise<void> {
     while (process.alive) {
       await this.round(process);
-      await new Promise<void>((resolve) => process.after(ROUND_MS, () => resolve()));
+      const pauseMs = this.done ? IDLE_MS : ROUND_MS;
+      await new Promise<void>((resolve) => process.after(pauseMs, () => resolve()));
     }
   }
 

@@ -210,7 +210,9 @@ export class Member {
       rules: this.context.rules,
       metrics: {
         count: (name, amount = 1) => trace.count(name, amount),
-        gauge: () => undefined,
+        gauge: (name, value) => {
+          if (name === 'clock_outlier' && value > 0) trace.count('a clock is off', 1);
+        },
         gaugePeer: () => undefined,
       },
     });

@@ -160,10 +160,12 @@ function limitsOf(dice: Dice): Partial<StoreLimits> {
 }
 
 function workloadOf(dice: Dice, clients: number): WorkloadSettings {
+  const operations = 1000 + dice.below(200);
   return {
     clients,
-    operations: 1000 + dice.below(300),
-    thinkMs: dice.spread(5, 120),
+    operations,
+    // A run of some seconds, as long as nothing keeps clients waiting.
+    thinkMs: (dice.spread(2_500, 12_000) * clients) / operations,
     hotKeys: 1 + dice.below(6),
     coldKeys: 20 + dice.below(200),
     hot: dice.between(0.2, 0.8),

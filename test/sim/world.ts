@@ -2,7 +2,7 @@ import type { ClusterMap } from '../../model/cluster-map.ts';
 import type { PeerFrame } from '../../proto/gen/peer.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import { holdsPartition } from '../../model/replica-sets.ts';
-import { compareVersions, NO_VERSION } from '../../model/version.ts';
+import { compareVersions, formatVersion, NO_VERSION } from '../../model/version.ts';
 import type { StoredRecord } from '../../node/storage/store.ts';
 import { Checker, type Invariant } from './checker.ts';
 import { Client } from './client.ts';
@@ -272,6 +272,12 @@ function describeFrame({ body }: PeerFrame): string {
     const { bootCounter, head, logStart, logBase, applied, ackedByRecipient } = body.value;
     const cursors = applied.map(({ incarnation, sequence }) => `${sequence} of ${incarnation}`).join(', ');
     return `hello boot ${bootCounter} log (${logStart}, ${head}] base ${logBase} cursor ${cursors} acked ${ackedByRecipient}`;
+  }
+  if (body?.$case === 'lookup')
+    return `lookup ${body.value.requestId?.number ?? 0} ${body.value.key.toString()}`;
+  if (body?.$case === 'lookupReply') {
+    const { found, unknown, version } = body.value;
+    return `lookupReply ${found ? 'found' : unknown ? 'unknown' : 'not held'} ${formatVersion(version ?? NO_VERSION)}`;
   }
   return body?.$case ?? 'nothing';
 }
