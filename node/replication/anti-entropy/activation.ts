@@ -2,6 +2,7 @@ import { Backoff } from '../../../common/backoff.ts';
 import type { Timer } from '../../../common/clock.ts';
 import { messageOf } from '../../../common/errors.ts';
 import type { Random } from '../../../common/random.ts';
+import type { Claims } from './claims.ts';
 import type { Settlement } from './settlement.ts';
 import type { Surroundings } from './surroundings.ts';
 
@@ -10,6 +11,8 @@ export interface ActivationOptions extends Pick<
   'horizons' | 'standing' | 'scheduler' | 'settings' | 'logger'
 > {
   readonly random: Random;
+  /** Partitions that are being compared. */
+  readonly claims: Claims;
 }
 
 /** Makes partitions readable that have been filled, one batch at a time. */
@@ -33,12 +36,20 @@ export class Activation {
   /** Looks whether partitions have been filled. */
   wake(): void {
     if (this.stopped || this.marking !== undefined) return;
-    const filled = this.settlement.filled();
-    if (filled.length === 0) return;
-    this.marking = this.mark(filled).then(
-      () => this.marked(),
-      (error: unknown) => this.failed(error),
+    const all = this.settlement.filled();
+    // Not while a further source fills it: what that brings past the log must be here before anybody watches the log.
+    const claimed = this.options.claims.take(
+      all.map(({ partition }) => partition),
+      Infinity,
     );
+    const filled = all.filter(({ partition }) => claimed.includes(partition));
+    if (filled.length === 0) return;
+    this.marking = this.mark(filled)
+      .finally(() => this.options.claims.release(claimed))
+      .then(
+        () => this.marked(),
+        (error: unknown) => this.failed(error),
+      );
   }
 
   /** Resolves when nothing goes on any more. */

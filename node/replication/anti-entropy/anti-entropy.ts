@@ -72,7 +72,7 @@ export class AntiEntropy {
     this.settlement = new Settlement({ ...options, partitions: store.partitions, peers });
     this.fillPace = new Pace(settings.fillBytesPerSecond, clock, scheduler);
     this.backgroundPace = new Pace(settings.backgroundBytesPerSecond, clock, scheduler);
-    this.activation = new Activation(options, this.settlement, () => this.wake());
+    this.activation = new Activation({ ...options, claims: this.claims }, this.settlement, () => this.wake());
   }
 
   start(): void {

@@ -1,9 +1,10 @@
 import { abortReason, sleep } from '../../../common/clock.ts';
 import { KvError, messageOf } from '../../../common/errors.ts';
+import { partitionOf } from '../../../model/key-hash.ts';
 import type { RecordPosition, RecordsChunk } from '../../../proto/gen/peer.ts';
 import { decodeRecord } from '../../storage/record.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
-import { admittedRecords, isDataLoss, type SentRecord } from './received-records.ts';
+import { admittedRecords, applyReceived, isDataLoss, type SentRecord } from './received-records.ts';
 import type { Surroundings } from './surroundings.ts';
 
 export interface BulkPullOptions {
@@ -121,10 +122,18 @@ export class BulkPull {
   }
 
   private async loadBatch(batch: readonly SentRecord[]): Promise<void> {
-    const { store, metrics } = this.surroundings;
-    const taken = await store.load(admittedRecords(this.surroundings, batch));
-    metrics.count('pulled_records', taken);
-    this.taken += taken;
+    const { store, standing, metrics } = this.surroundings;
+    // Into a readable partition everything goes by the log: a watch would never hear of what came past it (PROTOCOL 18).
+    const isWatched = ({ key }: SentRecord): boolean =>
+      standing.isReadable(partitionOf(key, store.partitions));
+    const watched = batch.filter(isWatched);
+    const unwatched = batch.filter((record) => !isWatched(record));
+    const [applied, loaded] = await Promise.all([
+      applyReceived(this.surroundings, watched),
+      store.load(admittedRecords(this.surroundings, unwatched)),
+    ]);
+    metrics.count('pulled_records', applied + loaded);
+    this.taken += applied + loaded;
   }
 }
 

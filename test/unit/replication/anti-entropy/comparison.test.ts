@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { Comparison, type PartitionOutcome } from '../../../../node/replication/anti-entropy/comparison.ts';
+import { partitionOf } from '../../../../model/key-hash.ts';
 import { digestKey, leafOf } from '../../../../node/storage/digest.ts';
 import {
   ComparedCluster,
@@ -174,6 +175,24 @@ describe('a comparison', () => {
     expect(kinds(await compare(cluster, peer))).to.deep.equal(['complete']);
     expect(streamed).to.be.greaterThan(20);
     expect(await bothEqual(cluster)).to.have.length(201);
+  });
+
+  it('takes nothing past the log into a readable partition: a watch would never hear of it', async () => {
+    const names = (partition: number): Write[] =>
+      keysOf(partition, 50).map((key, index) => ({ key, wallMs: 1000 + index, value: 'v' }));
+    await cluster.node(1).write(...ALL.flatMap(names));
+    const { store, readable } = cluster.node(0);
+    const load = store.load.bind(store);
+    const loaded = new Set<number>();
+    // Shadows the method of the class.
+    store.load = (records) => {
+      for (const { key } of records) loaded.add(partitionOf(key, PARTITIONS));
+      return load(records);
+    };
+    readable.delete(2);
+    expect(kinds(await compare(cluster, peer, { blank: new Set(ALL) }))).to.deep.equal(['complete']);
+    expect(await bothEqual(cluster)).to.have.length(50 * PARTITIONS);
+    expect([...loaded]).to.deep.equal([2]);
   });
 
   it('resumes a record stream that breaks, where it was, and gives up when it never goes on', async () => {
