@@ -1,5 +1,5 @@
 import type { Clock, Scheduler } from '../../../common/clock.ts';
-import { KvError } from '../../../common/errors.ts';
+import { KvError, messageOf } from '../../../common/errors.ts';
 import type { KeyedRecord } from '../../storage/store.ts';
 import { findCover } from '../cover.ts';
 import type { Topology } from '../topology.ts';
@@ -7,7 +7,7 @@ import { Mailbox } from './mailbox.ts';
 import type { WatchMetrics } from './metrics.ts';
 import type { PartitionWatchRequest, WatchPiece, WatchStart } from './partition-watch.ts';
 import type { WatchSettings } from './settings.ts';
-import { encodeWatchToken, type WatchToken } from './token.ts';
+import { encodeWatchToken, type ToldThrough, type WatchToken } from './token.ts';
 import { ToldVersions } from './told-versions.ts';
 import { WatchedGroup } from './watched-group.ts';
 
@@ -44,6 +44,8 @@ interface Delivery {
 
 /** Attempts to go on in a log before another replica takes over, which costs a look at everything stored. */
 const LOG_ATTEMPTS = 2;
+/** Sources of a group that fail in a row before the stream ends. */
+const MOST_FAILURES = 10;
 /** A token up to this size goes with every batch, a larger one once per beat. */
 const SMALL_TOKEN_BYTES = 512;
 const NO_TOKEN = Buffer.alloc(0);
@@ -86,7 +88,7 @@ export class WatchStream {
     this.groups =
       token === undefined
         ? [new WatchedGroup(unmarked(options.partitions), undefined, true)]
-        : token.told.map(({ place, marks }) => new WatchedGroup(marks, place, false));
+        : bySource(token).map(({ place, marks }) => new WatchedGroup(marks, place, false));
   }
 
   /**
@@ -181,8 +183,17 @@ export class WatchStream {
     group.live = false;
     const outOfRange = error instanceof KvError && error.code === 'OUT_OF_RANGE';
     if (outOfRange && start.kind === 'state') throw error;
-    if (outOfRange) group.place = undefined;
-    else this.avoided.set(nodeId, this.options.clock.monotonicMs() + this.options.settings.avoidMs);
+    if (outOfRange) {
+      group.place = undefined;
+      return;
+    }
+    group.failures += 1;
+    if (group.failures >= MOST_FAILURES) {
+      throw new KvError('UNAVAILABLE', `no replica can tell some partitions: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+    this.avoided.set(nodeId, this.options.clock.monotonicMs() + this.options.settings.avoidMs);
   }
 
   private findSource(group: WatchedGroup): void {
@@ -283,6 +294,19 @@ export class WatchStream {
       if (!signal.aborted) await leave({ error }, 0);
     }
   }
+}
+
+/** One for each log: of the places in it, the earliest. What that repeats is repeated only now, and one stream is enough. */
+function bySource({ told }: WatchToken): readonly ToldThrough[] {
+  const sources = Map.groupBy(told, ({ place }) =>
+    place === undefined ? '' : `${place.nodeId}/${place.incarnation}`,
+  );
+  return [...sources.values()].map((same) => ({
+    place: same
+      .map(({ place }) => place)
+      .reduce((a, b) => ((a?.sequence ?? 0) <= (b?.sequence ?? 0) ? a : b)),
+    marks: new Map(same.flatMap(({ marks }) => [...marks])),
+  }));
 }
 
 function unmarked(partitions: number): ReadonlyMap<number, number> {

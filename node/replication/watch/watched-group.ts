@@ -12,6 +12,8 @@ export class WatchedGroup {
   live = false;
   /** Attempts in a row to go on in the log at `place` that told nothing. */
   attempts = 0;
+  /** Sources in a row that failed before they told their log. */
+  failures = 0;
   /** Monotonic time of the last attempt, and since when there is no source. */
   startedMs = -Infinity;
   orphanSinceMs: number | undefined;
@@ -41,6 +43,7 @@ export class WatchedGroup {
     this.fresh = false;
     this.live = true;
     this.attempts = 0;
+    this.failures = 0;
   }
 
   /** Takes some of the partitions out, into a group of their own. */

@@ -29,6 +29,7 @@ describe('a stream that others tell', () => {
   const time = new ManualTime();
   let sources: Source[] = [];
   let down: Set<string>;
+  let damaged: boolean;
   let controller: AbortController;
   let batches: AsyncGenerator<ToldBatch, never, undefined>;
 
@@ -39,6 +40,7 @@ describe('a stream that others tell', () => {
   ): AsyncGenerator<WatchPiece, void, undefined> {
     const source: Source = { nodeId, request, queue: [], taken: 0, wake: () => undefined };
     sources.push(source);
+    if (damaged) throw new KvError('DATA_LOSS', 'damaged');
     signal.addEventListener('abort', () => source.wake(), { once: true });
     for (;;) {
       const next = source.queue.shift();
@@ -117,6 +119,7 @@ describe('a stream that others tell', () => {
   beforeEach(() => {
     sources = [];
     down = new Set([LONG]);
+    damaged = false;
     controller = new AbortController();
   });
 
@@ -260,6 +263,34 @@ describe('a stream that others tell', () => {
     tell(newest('a'), piece(5));
     const place = decodeWatchToken(NO_PREFIX, (await next()).token, PARTITIONS).told[0]?.place;
     expect(place).to.deep.equal({ nodeId: 'a', incarnation: 1, sequence: 5 });
+  });
+
+  it('goes on at the earliest of several places in one log', async () => {
+    const at = (nodeId: string, sequence: number, ...partitions: number[]) => ({
+      place: { nodeId, incarnation: 1, sequence },
+      marks: new Map(partitions.map((partition) => [partition, 7])),
+    });
+    begin({ clusterId: 'c0ffee', told: [at('b', 50, 0), at('c', 9, 3), at('b', 40, 1), at('b', 60, 2)] });
+    const first = later();
+    await time.advance(10);
+    const begun = sources.map(({ nodeId, request }) => [nodeId, request.start, [...request.marks.keys()]]);
+    expect(begun).to.deep.equal([
+      ['b', { kind: 'log', incarnation: 1, sequence: 40 }, [0, 1, 2]],
+      ['c', { kind: 'log', incarnation: 1, sequence: 9 }, [3]],
+    ]);
+    tell(newest('b'), piece(70));
+    tell(newest('c'), piece(10));
+    await time.run(first);
+  });
+
+  it('ends when every source fails, again and again', async () => {
+    damaged = true;
+    begin(resumed);
+    let error: unknown;
+    while (!(error instanceof Error)) error = await next().catch((thrown: unknown) => thrown);
+    expect(error).to.include({ code: 'UNAVAILABLE' });
+    expect(error.message).to.contain('damaged');
+    expect(sources).to.have.length(10);
   });
 
   it('takes over at once when the log does not reach back to the token', async () => {
