@@ -7,6 +7,7 @@ import { systemClock, systemScheduler } from '../../common/clock.ts';
 import { systemRandom } from '../../common/random.ts';
 import { openStore } from '../../node/storage/open-store.ts';
 import { setAside } from '../../node/storage/set-aside.ts';
+import { cleanAtExit } from '../support/exit-cleanup.ts';
 import { LoopVolume, noVolumesReason } from '../support/loop-volume.ts';
 import { silentLogger } from '../support/memory-store.ts';
 import { measured } from '../support/measured.ts';
@@ -79,6 +80,8 @@ describe('a store that is killed, damaged and filled up again and again', functi
 class Soak {
   private readonly volume: LoopVolume | undefined;
   private readonly directory: string;
+  private readonly clean: () => void;
+  private readonly cancelCleaning: () => void;
   private readonly random = seededRandom(SEED);
   private readonly ledger = new Ledger(MOST_KEYS);
   private readonly happened = new Map<string, number>();
@@ -92,7 +95,11 @@ class Soak {
 
   constructor(volume: LoopVolume | undefined) {
     this.volume = volume;
-    this.directory = join(volume?.path ?? mkdtempSync(join(tmpdir(), 'kvcluster-soak-')), 'data');
+    const place = volume?.path ?? mkdtempSync(join(tmpdir(), 'kvcluster-soak-'));
+    this.directory = join(place, 'data');
+    this.clean =
+      volume === undefined ? () => rmSync(place, { recursive: true, force: true }) : () => undefined;
+    this.cancelCleaning = cleanAtExit(this.clean);
   }
 
   /** Opens the store, judges what it holds, lets it be written to, ends it, and perhaps damages its files. */
@@ -147,7 +154,8 @@ class Soak {
     this.running?.kill();
     await this.running?.ended;
     this.volume?.[Symbol.dispose]();
-    if (this.volume === undefined) rmSync(join(this.directory, '..'), { recursive: true, force: true });
+    this.clean();
+    this.cancelCleaning();
   }
 
   private start(): StoreChild {

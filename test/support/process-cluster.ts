@@ -7,6 +7,7 @@ import { partitionOf } from '../../model/key-hash.ts';
 import { markDown } from '../../model/map-commands.ts';
 import { type MemberReport, nextStep } from '../../model/moves.ts';
 import type { GetStatusResponse } from '../../proto/gen/admin.ts';
+import { cleanAtExit } from './exit-cleanup.ts';
 import { freePorts } from './free-ports.ts';
 import { LoopVolume } from './loop-volume.ts';
 import { firstMap, NodeHome } from './node-process.ts';
@@ -44,15 +45,22 @@ export class ProcessCluster implements AsyncDisposable {
   map: ClusterMap;
   /** Their secret, and the directories of those without a volume of their own. */
   readonly home: NodeHome;
+  private readonly cancelCleaning: () => void;
 
   private constructor(
     nodes: readonly SupervisedNode[],
-    parts: { mesh: PeerMesh; home: NodeHome; volume: LoopVolume | undefined },
+    parts: {
+      mesh: PeerMesh;
+      home: NodeHome;
+      volume: LoopVolume | undefined;
+      cancelCleaning: () => void;
+    },
   ) {
     this.nodes = nodes;
     this.mesh = parts.mesh;
     this.home = parts.home;
     this.volume = parts.volume;
+    this.cancelCleaning = parts.cancelCleaning;
     this.admin = parts.home.admin();
     const members = nodes.map((node) => node.memberAt(parts.mesh.port(node.nodeId)));
     this.map = firstMap(members, PARTITIONS);
@@ -66,6 +74,7 @@ export class ProcessCluster implements AsyncDisposable {
   }: ProcessClusterOptions): Promise<ProcessCluster> {
     const nodeIds = Array.from({ length: count }, (_, index) => `sample-${index}`);
     const home = new NodeHome();
+    const cancelCleaning = cleanAtExit(() => home[Symbol.dispose]());
     const volume = volumeBytes === undefined ? undefined : new LoopVolume(volumeBytes);
     const mesh = await PeerMesh.open(nodeIds);
     const ports = await freePorts(count * PORTS_OF_NODE);
@@ -81,7 +90,7 @@ export class ProcessCluster implements AsyncDisposable {
         flags: { peers: mesh.peersFlag(nodeId), partitions: String(PARTITIONS), ...flags },
       });
     });
-    const cluster = new ProcessCluster(nodes, { mesh, home, volume });
+    const cluster = new ProcessCluster(nodes, { mesh, home, volume, cancelCleaning });
     try {
       await cluster.form();
       return cluster;
@@ -183,6 +192,7 @@ export class ProcessCluster implements AsyncDisposable {
     await this.mesh[Symbol.asyncDispose]();
     this.volume?.[Symbol.dispose]();
     this.home[Symbol.dispose]();
+    this.cancelCleaning();
   }
 
   private async form(): Promise<void> {
