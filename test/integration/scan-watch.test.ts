@@ -101,6 +101,12 @@ describe('scans and watches of three local processes', function () {
     // It asks the nodes in their order, so that it is known which one to kill.
     const random = { ...systemRandom, fraction: () => 0 };
     client = await KvClient.connect({ endpoints: cluster.endpoints, random });
+    // Before there is a horizon, tokens of a cluster that has just begun have no mark that another node could go on from.
+    await waitFor({ what: 'horizons', timeoutMs: 40_000, intervalMs: 100 }, async (see) => {
+      const statuses = await Promise.all(cluster.targets.map((target) => cluster.admin.status(target)));
+      see(statuses.map(({ horizonMs, collectionFrozenReason: why }) => `${horizonMs} ${why}`).join('; '));
+      return statuses.every(({ horizonMs }) => horizonMs > 0);
+    });
   });
 
   after(async () => {
