@@ -49,6 +49,8 @@ export class Checker {
   private readonly keys = new Map<string, KeyHistory>();
   /** Newest version at which each put was applied by any store. */
   private readonly applied = new Map<number, Version>();
+  /** Writes with an id, by requestName. */
+  private readonly requests = new Map<string, Operation>();
   /** How often a volume was lost or rolled back. */
   private losses = 0;
 
@@ -70,6 +72,23 @@ export class Checker {
   noteApplied(operationId: number, version: Version): void {
     const before = this.applied.get(operationId);
     if (before === undefined || compareVersions(version, before) > 0) this.applied.set(operationId, version);
+  }
+
+  /** The write is sent with an id. */
+  noteRequest(request: string, operation: Operation): void {
+    this.requests.set(request, operation);
+  }
+
+  /** A coordinator has given the write a version. */
+  noteMinted(request: string, version: Version): void {
+    const operation = this.requests.get(request);
+    // One replica alone cannot know what another one has acknowledged.
+    if (operation?.outcome !== 'ok' || operation.consistency === 'ONE') return;
+    this.violated(
+      'a write is applied once',
+      `${name(operation)} was acknowledged at ${formatVersion(operation.version ?? version)}, and later minted at ${formatVersion(version)}`,
+      operation.key,
+    );
   }
 
   /** A member's volume is gone, or is an older one: what it alone had acknowledged may be lost. */

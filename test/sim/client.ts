@@ -11,6 +11,7 @@ import { SimProcess } from './process.ts';
 import type { WorkloadSettings } from './settings.ts';
 import type { SimTime } from './time.ts';
 import type { Trace } from './trace.ts';
+import { requestName } from './request-name.ts';
 import { valueOf } from './values.ts';
 
 export interface ClientOptions {
@@ -108,6 +109,7 @@ export class Client {
     const { dice, workload, checker, trace, name, time } = this.options;
     const { consistency, key } = operation;
     const id = dice.chance(workload.retried) ? this.nextRequest() : undefined;
+    if (id !== undefined) checker.noteRequest(requestName(id), operation);
     for (let attempt = 0; ; attempt += 1) {
       try {
         const requestId = id === undefined ? undefined : { ...id, attempt };

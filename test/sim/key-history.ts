@@ -54,7 +54,7 @@ export class KeyHistory {
     if (floor.write !== undefined && mayRead(floor.write, untilMs, clocks)) return true;
     return this.writes.some((write) => {
       if (write.startMs > untilMs || write.outcome === 'refused') return false;
-      if (write.version !== undefined && compareVersions(write.version, floor.version) < 0) return false;
+      if (isBelow(write, floor.version)) return false;
       return mayRead(write, untilMs, clocks);
     });
   }
@@ -67,9 +67,17 @@ export class KeyHistory {
         write.kind === 'put' &&
         write.startMs <= untilMs &&
         write.outcome !== 'refused' &&
-        (write.version === undefined || compareVersions(write.version, floor.version) > 0),
+        !isBelow(write, floor.version),
     );
   }
+}
+
+/**
+ * Whether a write certainly has no version above this one. What an earlier attempt has left on a minority, unknown to the
+ * one that was acknowledged, may have any.
+ */
+function isBelow({ version, attempts }: Operation, floor: Version): boolean {
+  return attempts === 1 && version !== undefined && compareVersions(version, floor) < 0;
 }
 
 /** Whether this write, being the newest, may make the key read as absent at `untilMs`. */

@@ -2,6 +2,7 @@ import { byteString } from '../../common/bytes.ts';
 import { compareVersions, formatVersion, NO_VERSION, type Version } from '../../model/version.ts';
 import type { LogStore } from '../../node/storage/log-store.ts';
 import type { ApplyResult, LogCursor, Mutation, StoredRecord } from '../../node/storage/store.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { operationIdOf } from './values.ts';
 
 export interface WatchOptions {
@@ -9,6 +10,10 @@ export interface WatchOptions {
   readonly violated: (what: string, key?: string) => void;
   /** A value of this operation has been applied somewhere. */
   readonly applied: (operationId: number, version: Version) => void;
+  /** A write with a request id has been given this version here. */
+  readonly minted: (requestId: RequestId, version: Version) => void;
+  /** For the history. */
+  readonly line: (text: () => string) => void;
 }
 
 /**
@@ -39,7 +44,10 @@ export class StoreWatch {
     const load = store.load.bind(store);
     store.load = async (records) => {
       const { durable } = this;
-      for (const { record } of records) this.noteApplied(record);
+      for (const { key, record } of records) {
+        this.noteApplied(record);
+        this.tell('loads', key, record);
+      }
       const loaded = await load(records);
       for (const { key, record } of records) raise(durable, byteString(key), record.version);
       return loaded;
@@ -49,14 +57,25 @@ export class StoreWatch {
       removeWhere(partition, (key, record) => {
         const accepted = accepts(key, record);
         // Collected, or given away.
-        if (accepted) this.durable.delete(byteString(key));
-        return accepted;
+        if (!accepted) return false;
+        this.durable.delete(byteString(key));
+        this.tell('removes', key, record);
+        return true;
       });
   }
 
   /** The volume is another one from now on. */
   forget(): void {
     this.durable = new Map();
+  }
+
+  private tell(what: string, key: Buffer, record: StoredRecord | undefined): void {
+    this.options.line(() => {
+      const held = record === undefined ? 'a damaged record' : formatVersion(record.version);
+      const kind =
+        record?.tombstone === true ? ' deleted' : record?.expiresAtMs === undefined ? '' : ' expiring';
+      return `${this.options.nodeId} ${what} ${key.toString()} ${held}${kind}`;
+    });
   }
 
   private noteApplied(record: StoredRecord): void {
@@ -70,10 +89,12 @@ export class StoreWatch {
   ): ApplyResult {
     const { durable } = this;
     const result = apply(mutations, cursor);
-    mutations.forEach(({ record, key }, index) => {
+    mutations.forEach(({ record, key, own, requestId }, index) => {
       const outcome = result.outcomes[index];
       if (outcome?.kind !== 'applied') return;
       this.noteApplied(record);
+      if (own && requestId !== undefined) this.options.minted(requestId, record.version);
+      this.tell(cursor === undefined ? 'applies' : `applies from ${cursor.origin}`, key, record);
       const before = outcome.previous?.version ?? NO_VERSION;
       if (compareVersions(record.version, before) <= 0) {
         this.options.violated(

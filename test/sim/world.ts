@@ -5,6 +5,7 @@ import { holdsPartition } from '../../model/replica-sets.ts';
 import { compareVersions, formatVersion, NO_VERSION } from '../../model/version.ts';
 import type { StoredRecord } from '../../node/storage/store.ts';
 import { Checker, type Invariant } from './checker.ts';
+import { requestName } from './request-name.ts';
 import { Client } from './client.ts';
 import { SimClock } from './clock.ts';
 import { Dice } from './dice.ts';
@@ -225,6 +226,10 @@ export class World {
         nodeId,
         violated: (what, key) => this.violated('versions never go down', what, key),
         applied: (operationId, version) => checker.noteApplied(operationId, version),
+        minted: (requestId, version) => checker.noteMinted(requestName(requestId), version),
+        line: (text) => {
+          if (this.trace.keeps) this.trace.line(text());
+        },
       }),
     });
   }
