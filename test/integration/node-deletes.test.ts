@@ -24,6 +24,9 @@ describe('deleted keys, while a replica is away', () => {
     away = cluster.nodes[2]!;
     const endpoints = staying.map(({ clientAddress }) => clientAddress);
     client = await KvClient.connect({ endpoints, timeoutMs: 10_000 });
+    // Collection is at work before anybody leaves.
+    await client.delete('probe', { consistency: 'ALL' });
+    await untilCollected(cluster.nodes);
     await Promise.all(KEYS.map((key) => client.put(key, 'old', { consistency: 'ALL' })));
     await away.end('SIGKILL');
     for (const key of KEYS) await client.delete(key);
