@@ -11,7 +11,7 @@ import { readBack, Workload } from './workload.ts';
 
 /** `npm run test:chaos -- --minutes 10` */
 const MINUTES = process.env['KVCLUSTER_MINUTES'];
-const FAULTS_MS = MINUTES === undefined ? 35_000 : Number(MINUTES) * 60_000;
+const FAULTS_MS = MINUTES === undefined ? 45_000 : Number(MINUTES) * 60_000;
 /** `SEED=7 npm run test:chaos` draws the same faults again, at the same times as far as processes have them. */
 const SEED = Number(process.env['SEED'] ?? Math.floor(systemRandom.fraction() * 2 ** 31));
 const MIB = 1024 * 1024;
