@@ -158,10 +158,29 @@ class KeyJudge {
       yield `${what} finds the value of ${describe(put)}, which was refused`;
     else if (put.startedMs > read.endedMs)
       yield `${what} finds the value of ${describe(put)} before it began`;
-    else if (put.version !== undefined && compareVersions(version, put.version) > 0)
-      yield `${what} finds ${describe(put)} at version ${formatVersion(version)}, above the acknowledged one`;
+    else {
+      const buried = this.buriedBy(put, version);
+      if (buried !== undefined)
+        yield `${what} finds ${describe(put)} again, at version ${formatVersion(version)}, over ${describe(buried)}`;
+    }
     if (floor !== undefined && compareVersions(version, floor.version) < 0)
       yield `${what} finds ${put === undefined ? 'something' : describe(put)} at version ${formatVersion(version)}, after ${floor.what}`;
+  }
+
+  /**
+   * A write that began when this put was acknowledged, was acknowledged itself, and is covered up by the put all the same.
+   * A put may be stored with a higher version than it was acknowledged with: a client that hears nothing sends it again to
+   * another node, and both may be at it at the same time. But it must not come back over what was written later.
+   */
+  private buriedBy(put: Write, found: Version): Write | undefined {
+    if (put.version === undefined || compareVersions(found, put.version) <= 0) return undefined;
+    return this.writes.find(
+      ({ version, consistency, startedMs }) =>
+        consistency !== 'ONE' &&
+        startedMs > put.endedMs &&
+        version !== undefined &&
+        compareVersions(version, found) < 0,
+    );
   }
 
   private acknowledgedAt(...consistencies: readonly AskedFor[]): Floor[] {

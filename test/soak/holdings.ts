@@ -7,11 +7,20 @@ import { PEER } from './writers.ts';
 
 const MOST_RECORDS = 100_000;
 
-/** Reads everything that a store holds, in every way that there is, and compares the ways with each other. */
-export async function holdingsOf(store: Store, keys: number): Promise<Holdings> {
+/**
+ * Reads everything that a store holds, in every way that there is, and compares the ways with each other.
+ *
+ * @param untilCounted - waits for the digest of a partition to be right, and says whether it is. @default it must be now
+ */
+export async function holdingsOf(
+  store: Store,
+  keys: number,
+  untilCounted?: (partition: number) => Promise<boolean>,
+): Promise<Holdings> {
   const wrong: string[] = [];
   const numbers = Array.from({ length: keys }, (_, index) => numberHeld(store, index, wrong));
   const damagedPartitions: number[] = [];
+  const countedAnew: number[] = [];
   for (let partition = 0; partition < store.partitions; partition += 1) {
     const { records, damaged } = await scanned(store, partition);
     if (damaged) damagedPartitions.push(partition);
@@ -21,13 +30,15 @@ export async function holdingsOf(store: Store, keys: number): Promise<Holdings> 
       else if (numbers[index] !== record.version.wallMs)
         wrong.push(`a scan shows ${record.version.wallMs} of key ${index}, and a read ${numbers[index]}`);
     }
-    if (!damaged && store.digest(partition).root !== digestOfRecords(records).root)
-      wrong.push(`the digest of partition ${partition} is not that of its records`);
+    if (damaged || store.digest(partition).root === digestOfRecords(records).root) continue;
+    if ((await untilCounted?.(partition)) === true) countedAnew.push(partition);
+    else wrong.push(`the digest of partition ${partition} is not that of its records`);
   }
   if (store.statistics().versionConflicts > 0) wrong.push('two records had the same version');
   return {
     numbers,
     damagedPartitions,
+    countedAnew,
     cursor: store.cursors().find(({ origin }) => origin === PEER.origin)?.sequence ?? 0,
     meta: store.readMeta('n')?.readUInt32BE() ?? 0,
     clockCeilingMs: store.clockCeilingMs,

@@ -28,6 +28,8 @@ export interface Holdings {
   readonly numbers: readonly number[];
   /** Partitions in which a scan came upon a damaged record. */
   readonly damagedPartitions: readonly number[];
+  /** Partitions whose digest was right only after a while: a damaged record had been replaced. */
+  readonly countedAnew: readonly number[];
   readonly cursor: number;
   readonly meta: number;
   readonly clockCeilingMs: number;

@@ -115,7 +115,9 @@ class Soak {
     if (opening?.kind !== 'opened') throw await this.unexpected(child, opening?.message ?? 'it ended');
     const { wrong, repair } = this.ledger.settle(opening.holds, this.life);
     if (wrong.length > 0) throw await this.unexpected(child, wrong.slice(0, 5).join('; '));
-    const { damagedPartitions } = opening.holds;
+    const { damagedPartitions, countedAnew } = opening.holds;
+    if (countedAnew.length > 0 && this.damage !== 'flipped bit in the state')
+      throw await this.unexpected(child, `the digest of partition ${countedAnew.join()} was wrong at first`);
     if (damagedPartitions.length > 0 || repair.length > 0) this.onDamaged(repair.length / 2);
     child.ask({ kind: 'write', damagedPartitions, repair });
     if ((await child.untilTold('repaired', 'failed'))?.kind !== 'repaired')
