@@ -256,7 +256,7 @@ class RunningReplica implements Replica {
     this.antiEntropy = new AntiEntropy({
       ...surroundings,
       onDamaged,
-      peers: comparablePeers,
+      peers: () => (this.awaitsFounding ? [] : comparablePeers()),
       random: options.random,
     });
     this.scrub = new Scrub({
@@ -573,6 +573,14 @@ class RunningReplica implements Replica {
       return this.probation.over ? undefined : `${nodeId} waits for its peers to accept its volume`;
     }
     return this.antiEntropy.reason ?? `${missing} partitions of ${nodeId} are not readable yet`;
+  }
+
+  /**
+   * A blank volume in a cluster that is only just being founded has nothing to be filled with: the map's writer makes all
+   * of it readable at once. Filled in part, it would not be blank any more when the writer comes.
+   */
+  private get awaitsFounding(): boolean {
+    return this.map?.initialised === false && !this.standing.begun;
   }
 
   private acknowledgedByAll(): number {
