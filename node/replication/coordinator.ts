@@ -14,7 +14,7 @@ import type { OwnLog } from './own-log.ts';
 import type { PendingWrites, WriteAnswer } from './pending-writes.ts';
 import { describeQuorum, type Holders, isWriteQuorum } from './quorum.ts';
 import type { RequestIndex } from './requests/request-index.ts';
-import type { Retries } from './requests/retries.ts';
+import type { Retries, RetryOutcome } from './requests/retries.ts';
 import type { SafetyRules } from './safety-rules.ts';
 import { standingOutside, type Topology } from './topology.ts';
 
@@ -123,9 +123,8 @@ export class Coordinator {
     this.admit(kind, write);
     let old: LiveValue | undefined;
     let above = NO_VERSION;
-    const { retries } = this.options;
-    if (retries.concerns(requestId, key)) {
-      const outcome = await retries.resolve({ key, requestId, consistency, deadlineMs, signal });
+    if (this.options.retries.concerns(requestId, key)) {
+      const outcome = await this.lookInto(write, requestId);
       if (outcome.kind === 'done') return { version: outcome.version, old: outcome.replaced?.value };
       above = outcome.above;
       this.admit(kind, write);
@@ -141,7 +140,30 @@ export class Coordinator {
       if (answer.kind === 'held') return { version: commit.version, old };
       // PROTOCOL 3: something this coordinator had not seen would win over the write. It must end above it.
       above = newestVersion(commit.version, answer.by ?? NO_VERSION);
+      if (requestId !== undefined) {
+        const outcome = await this.lookIntoAgain(write, requestId);
+        if (outcome.kind === 'done') return { version: outcome.version, old };
+        above = newestVersion(above, outcome.above);
+      }
       this.options.metrics.count('second_mints');
+    }
+  }
+
+  private lookInto(write: Write, requestId: RequestId): Promise<RetryOutcome> {
+    const { key, consistency, deadlineMs, signal } = write;
+    return this.options.retries.resolve({ key, requestId, consistency, deadlineMs, signal });
+  }
+
+  /**
+   * Before a write with a request id is minted again: its client may have sent it to another node meanwhile, which finished
+   * it, and the client may have gone on from there. Minted again it would come back over what was written since.
+   */
+  private async lookIntoAgain(write: Write, requestId: RequestId): Promise<RetryOutcome> {
+    try {
+      return await this.lookInto(write, requestId);
+    } catch (error) {
+      // Nothing more was applied, but the first version was.
+      throw new KvError('DEADLINE_EXCEEDED', `outcome unknown: ${messageOf(error)}`, { cause: error });
     }
   }
 

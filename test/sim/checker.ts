@@ -79,7 +79,7 @@ export class Checker {
     this.requests.set(request, operation);
   }
 
-  /** A coordinator has given the write a version. */
+  /** A coordinator that could have asked others before has given the write a version. */
   noteMinted(request: string, version: Version): void {
     const operation = this.requests.get(request);
     // One replica alone cannot know what another one has acknowledged.

@@ -3,6 +3,7 @@ import { compareVersions, formatVersion, NO_VERSION, type Version } from '../../
 import type { LogStore } from '../../node/storage/log-store.ts';
 import type { ApplyResult, LogCursor, Mutation, StoredRecord } from '../../node/storage/store.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
+import { requestName } from './request-name.ts';
 import { operationIdOf } from './values.ts';
 
 export interface WatchOptions {
@@ -10,8 +11,8 @@ export interface WatchOptions {
   readonly violated: (what: string, key?: string) => void;
   /** A value of this operation has been applied somewhere. */
   readonly applied: (operationId: number, version: Version) => void;
-  /** A write with a request id has been given this version here. */
-  readonly minted: (requestId: RequestId, version: Version) => void;
+  /** A write with a request id has been given this version here: its first one by this process, or another one. */
+  readonly minted: (requestId: RequestId, version: Version, isFirst: boolean) => void;
   /** For the history. */
   readonly line: (text: () => string) => void;
 }
@@ -24,6 +25,8 @@ export class StoreWatch {
   private readonly options: WatchOptions;
   /** Newest version of each key that was called durable. */
   private durable = new Map<string, Version>();
+  /** The writes with a request id that this process has minted, by requestName. */
+  private minted = new Set<string>();
 
   constructor(options: WatchOptions) {
     this.options = options;
@@ -31,6 +34,7 @@ export class StoreWatch {
 
   /** A process has opened the volume. */
   opened(store: LogStore): void {
+    this.minted = new Set();
     for (const [key, version] of this.durable) {
       const held = store.get(Buffer.from(key, 'latin1'))?.version ?? NO_VERSION;
       if (compareVersions(held, version) >= 0) continue;
@@ -82,6 +86,12 @@ export class StoreWatch {
     if (!record.tombstone) this.options.applied(operationIdOf(record.value), record.version);
   }
 
+  private noteMinted(requestId: RequestId, version: Version): void {
+    const name = requestName(requestId);
+    this.options.minted(requestId, version, !this.minted.has(name));
+    this.minted.add(name);
+  }
+
   private watched(
     apply: LogStore['apply'],
     mutations: readonly Mutation[],
@@ -93,7 +103,7 @@ export class StoreWatch {
       const outcome = result.outcomes[index];
       if (outcome?.kind !== 'applied') return;
       this.noteApplied(record);
-      if (own && requestId !== undefined) this.options.minted(requestId, record.version);
+      if (own && requestId !== undefined) this.noteMinted(requestId, record.version);
       this.tell(cursor === undefined ? 'applies' : `applies from ${cursor.origin}`, key, record);
       const before = outcome.previous?.version ?? NO_VERSION;
       if (compareVersions(record.version, before) <= 0) {

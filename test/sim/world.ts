@@ -226,7 +226,10 @@ export class World {
         nodeId,
         violated: (what, key) => this.violated('versions never go down', what, key),
         applied: (operationId, version) => checker.noteApplied(operationId, version),
-        minted: (requestId, version) => checker.noteMinted(requestName(requestId), version),
+        minted: (requestId, version, isFirst) => {
+          // A first attempt that was long on its way asks nobody.
+          if (requestId.attempt > 0 || !isFirst) checker.noteMinted(requestName(requestId), version);
+        },
         line: (text) => {
           if (this.trace.keeps) this.trace.line(text());
         },
