@@ -17,6 +17,8 @@ export interface RememberedByPeer {
   readonly cursor: Cursor | undefined;
   /** How far, by the peer's durable copy, this incarnation has acknowledged the peer's log. */
   readonly acknowledged: number;
+  /** Whether another incarnation has taken the place of this one since. */
+  readonly isReplaced: boolean;
 }
 
 /**
@@ -29,7 +31,7 @@ export type OwnPast = 'intact' | 'tail-lost' | 'rolled-back' | 'unclear';
 
 /** Judges from what a peer remembers whether this volume still holds what this node acknowledged (PROTOCOL 13, 28). */
 export function judgeOwnPast(own: OwnVolume, remembered: RememberedByPeer): OwnPast {
-  if (remembered.acknowledged > own.appliedOfPeer) return 'rolled-back';
+  if (remembered.isReplaced || remembered.acknowledged > own.appliedOfPeer) return 'rolled-back';
   const cursor = remembered.cursor;
   if (cursor === undefined) return 'intact';
   if (cursor.bootCounter > own.bootCounter || cursor.sequence > own.sequenceCeiling) return 'rolled-back';

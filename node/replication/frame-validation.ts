@@ -137,6 +137,10 @@ function problemWithHello(hello: Hello, { partitions }: FrameBounds): Problem {
     () => eachOf('features', hello.features, 256, (feature) => badName('a feature', feature)),
     () => eachOf('cursors', hello.applied, MOST_ITEMS, problemWithCursor),
     () => badPartitionBits('readable', hello.readable, partitions),
+    () =>
+      eachOf('replaced incarnations', hello.replaced, MOST_ITEMS, (each) =>
+        badNumber('a replaced incarnation', each, 1),
+      ),
   );
 }
 

@@ -62,6 +62,7 @@ export function makeHello(sources: HelloSources, to: string, tail: UnsyncedTail 
     recoveredHead: identity.recoveredHead,
     uncleanBoot: identity.uncleanBoot,
     readable: sources.served().toBytes(),
+    replaced: [...(memory?.replaced ?? [])],
   };
 }
 
@@ -82,6 +83,7 @@ export function pastOf(
     {
       cursor: hello.applied.find(({ incarnation }) => incarnation === identity.incarnation),
       acknowledged: hello.ackedIncarnation === identity.incarnation ? hello.ackedByRecipient : 0,
+      isReplaced: hello.replaced.includes(identity.incarnation),
     },
   );
 }

@@ -134,6 +134,8 @@ export interface Hello {
   uncleanBoot: number;
   /** A bit for each partition that the sender would serve reads of, as in Heartbeat. */
   readable: Buffer;
+  /** Incarnations of the recipient that another one has taken the place of: a volume that has one is an older copy. */
+  replaced: number[];
 }
 
 export interface Cursor {
@@ -968,6 +970,7 @@ function createBaseHello(): Hello {
     ackedIncarnation: 0,
     uncleanBoot: 0,
     readable: Buffer.alloc(0),
+    replaced: [],
   };
 }
 
@@ -1032,6 +1035,13 @@ export const Hello: MessageFns<Hello> = {
     }
     if (message.readable.length !== 0) {
       writer.uint32(162).bytes(message.readable);
+    }
+    if (message.replaced.length !== 0) {
+      writer.uint32(170).fork();
+      for (const v of message.replaced) {
+        writer.uint64(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -1208,6 +1218,24 @@ export const Hello: MessageFns<Hello> = {
 
             message.readable = Buffer.from(reader.bytes());
             continue;
+          }
+          case 21: {
+            if (tag === 168) {
+              message.replaced.push(longToNumber(reader.uint64()));
+
+              continue;
+            }
+
+            if (tag === 170) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.replaced.push(longToNumber(reader.uint64()));
+              }
+
+              continue;
+            }
+
+            break;
           }
         }
         if ((tag & 7) === 4 || tag === 0) {

@@ -88,7 +88,8 @@ async function run(world: World): Promise<void> {
     () => world.inSync && haveEqualDigests(world.pods, world.map),
   );
   for (let same = false; !same && !unlucky();) {
-    if (!(await until(() => unlucky() || settled(), untilMs - world.time.nowMs))) {
+    const isOver = world.time.nowMs >= untilMs;
+    if (isOver || !(await until(() => unlucky() || settled(), untilMs - world.time.nowMs))) {
       world.violated('replicas converge', `after ${SETTLE_LIMIT_MS / 1000} s: ${whyNot(world)}`);
     }
     let checkpointed = false;
@@ -97,6 +98,8 @@ async function run(world: World): Promise<void> {
     );
     await until(() => unlucky() || checkpointed, SETTLE_LIMIT_MS);
     same = differences(world.pods, world.map).length === 0;
+    // Something was collected here and not yet there: looked at again a little later.
+    if (!same) await until(unlucky, LOOK_EVERY_MS);
   }
   if (unlucky()) return;
   world.checker.settled(contentsOf(world.pods, world.map));

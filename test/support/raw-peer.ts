@@ -161,6 +161,7 @@ export class RawPeer implements Disposable {
       sequenceCeiling: 1_000_000,
       wallMs: Date.now(),
       features: [],
+      replaced: [],
       logBase: 0,
       recoveredHead: 0,
       ackedIncarnation: 0,

@@ -70,9 +70,17 @@ describe('what a node concludes from what a peer remembers of it', () => {
   ];
   for (const { name, cursor: remembered, acknowledged, past } of cases) {
     it(`is "${past}" when ${name}`, () => {
-      expect(judgeOwnPast(own, { cursor: remembered, acknowledged })).to.equal(past);
+      const memory = { cursor: remembered, acknowledged, isReplaced: false };
+      expect(judgeOwnPast(own, memory)).to.equal(past);
     });
   }
+
+  it('is "rolled-back" when another incarnation has taken its place, whatever else the peer remembers', () => {
+    for (const remembered of [undefined, { ...cursor, sequence: 150, durableHead: 100, tailAfter: 150 }]) {
+      const memory = { cursor: remembered, acknowledged: 0, isReplaced: true };
+      expect(judgeOwnPast(own, memory)).to.equal('rolled-back');
+    }
+  });
 });
 
 describe('a Hello', () => {
@@ -121,6 +129,7 @@ describe('a Hello', () => {
     recoveredHead: 0,
     uncleanBoot: 0,
     readable: Buffer.alloc(0),
+    replaced: [],
   };
   const memory = {
     incarnation: 7,

@@ -45,6 +45,7 @@ const SOUND: { readonly [C in Case]: Value<C> } = {
     ackedIncarnation: 0,
     uncleanBoot: 1,
     readable: Buffer.alloc(2),
+    replaced: [],
   },
   refusal: { reason: 1, message: 'no', map: undefined },
   entries: {
