@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { messageOf } from '../common/errors.ts';
 import { LOG_LEVELS, type LogLevel } from '../common/log.ts';
+import { MAX_WORKERS, type NodePorts, workerPorts } from '../model/workers.ts';
 import { FLAGS, type FlagName } from './flags.ts';
 
 /** A peer at a fixed address. */
@@ -26,10 +27,14 @@ export interface NodeConfig {
   readonly nodeId: string;
   readonly pod: string;
   readonly host: string;
+  /** Node processes; with more than one this process is none of them, and looks after them. */
+  readonly workers: number;
   readonly namespace: string;
   readonly clusterName: string;
   readonly dataDir: string;
   readonly backupDir: string;
+  /** Stores on the volume of `dataDir`, this one included. */
+  readonly volumeStores: number;
   readonly secretFile: string;
   readonly partitions: number;
   readonly listen: string;
@@ -98,10 +103,12 @@ const schema = z.object({
   'node-id': name,
   pod: name.optional(),
   host: text.optional(),
+  workers: wholeNumber(1, MAX_WORKERS),
   namespace: name,
   'cluster-name': name,
   'data-dir': text,
   'backup-dir': text.optional(),
+  'volume-stores': wholeNumber(1, MAX_WORKERS),
   'secret-file': text,
   partitions: wholeNumber(1, 65_536),
   listen: text,
@@ -150,6 +157,19 @@ export function parseConfig(argv: readonly string[]): NodeConfig | 'help' | 'ver
   return config;
 }
 
+/** The flags of a command line that `parseConfig` takes, without the dashes. */
+export function givenFlags(argv: readonly string[]): Readonly<Record<string, string>> {
+  const given = Object.entries(readFlags(argv).values);
+  return Object.fromEntries(
+    given.flatMap(([flag, value]) => (typeof value === 'string' ? [[flag, value]] : [])),
+  );
+}
+
+/** The ports of a configuration by their kinds. */
+export function portsOf({ clientPort, peerPort, httpPort }: NodeConfig): NodePorts {
+  return { client: clientPort, peer: peerPort, http: httpPort };
+}
+
 type Values = Readonly<Record<string, string | boolean | undefined>>;
 
 function readFlags(argv: readonly string[]): { values: Values; problems: string[] } {
@@ -187,10 +207,12 @@ function toConfig(flags: z.infer<typeof schema>): NodeConfig {
     nodeId: flags['node-id'],
     pod,
     host: flags.host ?? pod,
+    workers: flags.workers,
     namespace: flags.namespace,
     clusterName: flags['cluster-name'],
     dataDir: flags['data-dir'],
     backupDir: flags['backup-dir'] ?? join(flags['data-dir'], 'backups'),
+    volumeStores: flags['volume-stores'],
     secretFile: flags['secret-file'],
     partitions: flags.partitions,
     listen: flags.listen,
@@ -222,6 +244,7 @@ function contradictions(config: NodeConfig, values: Values): string[] {
   const fixed = [config.clientPort, config.peerPort, config.httpPort].filter((number) => number !== 0);
   if (new Set(fixed).size !== fixed.length)
     problems.push('--client-port, --peer-port and --http-port must differ');
+  if (config.workers > 1) problems.push(...contradictionsOfWorkers(config));
   if (config.discovery.kind === 'dns' && values['peers'] !== undefined) {
     problems.push('--peers goes with --discovery static');
   }
@@ -234,6 +257,24 @@ function contradictions(config: NodeConfig, values: Values): string[] {
   if (config.maxInFlightBytes < config.maxValueBytes) {
     problems.push('--max-in-flight-bytes must be at least --max-value-bytes');
   }
+  return problems;
+}
+
+function contradictionsOfWorkers(config: NodeConfig): string[] {
+  const problems: string[] = [];
+  const { workers } = config;
+  if (config.nodeId !== config.pod)
+    problems.push('--workers goes with a --node-id that is the name of the pod');
+  if (config.portsFile !== undefined) problems.push('--ports-file goes with one worker');
+  const pod = portsOf(config);
+  if (Object.values(pod).includes(0)) return [...problems, '--workers goes with ports that are named, not 0'];
+  const ports = Array.from({ length: workers }, (_, worker) =>
+    Object.values(workerPorts(pod, worker, workers)),
+  );
+  const all = [pod.client, pod.http, ...ports.flat()];
+  if (new Set(all).size !== all.length)
+    problems.push('--workers makes ports of one kind meet those of another');
+  if (Math.max(...all) > 65_535) problems.push('--workers needs ports above 65535: choose lower ones');
   return problems;
 }
 

@@ -11,10 +11,20 @@ const flags = {
   'node-id': { value: 'NAME', help: "this member's stable name in the cluster map, such as sample-0" },
   pod: { value: 'NAME', help: 'pod or machine the node runs on; default: --node-id' },
   host: { value: 'LABEL', help: 'DNS label within the headless Service, or an address; default: --pod' },
+  workers: {
+    value: 'N',
+    fallback: '1',
+    help: 'node processes, each a member with a store of its own; worker n has ports 100 n above these',
+  },
   namespace: { value: 'NAME', fallback: 'default', help: 'namespace of the KVCluster' },
   'cluster-name': { value: 'NAME', help: 'name of the KVCluster' },
   'data-dir': { value: 'DIR', help: 'directory of the store; one node process at a time' },
   'backup-dir': { value: 'DIR', help: 'directory of node-local snapshots; default: <data-dir>/backups' },
+  'volume-stores': {
+    value: 'N',
+    fallback: '1',
+    help: 'stores that share the volume of --data-dir; this one takes one part of so many',
+  },
   'secret-file': {
     value: 'FILE',
     help: "the cluster's shared secret, for calls between nodes and by administrators",

@@ -1,4 +1,5 @@
 import { rename, writeFile } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import { sleep, type Clock, type Scheduler } from '../common/clock.ts';
 import { messageOf } from '../common/errors.ts';
 import type { Logger } from '../common/log.ts';
@@ -104,6 +105,33 @@ export class Node {
     this.servers?.close();
     if (error instanceof FatalError && error.kind === 'retired') await this.discardRetired();
     return error;
+  }
+
+  /** Whether clients and peers are served: the store is open. */
+  get isListening(): boolean {
+    return this.servers !== undefined;
+  }
+
+  /** Why the process should be replaced by a new one; undefined when it is well. */
+  get unhealthyReason(): string | undefined {
+    return this.failure;
+  }
+
+  /** Members of this pod by the map that the node holds. */
+  get podMembers(): readonly string[] {
+    const members = this.replica?.map?.members ?? [];
+    return members.filter(({ pod }) => pod === this.parts.config.pod).map(({ nodeId }) => nodeId);
+  }
+
+  /** Serves a client whose connection another process has accepted. */
+  takeClient(connection: Socket): void {
+    if (this.servers === undefined) connection.destroy();
+    else this.servers.takeClient(connection);
+  }
+
+  /** The metrics, as text for Prometheus. */
+  metricsText(): Promise<string> {
+    return this.metrics.registry.metrics();
   }
 
   /** Stops as OPERATOR 11 says: leave, serve a while, refuse, finish, flush, close. */

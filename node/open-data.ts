@@ -8,6 +8,8 @@ import type { Store } from './storage/store.ts';
 
 export interface OpenDataOptions {
   readonly directory: string;
+  /** Stores on the directory's volume, this one included. */
+  readonly volumeStores: number;
   readonly partitions: number;
   readonly logBytes: number;
   readonly logAgeMs: number;

@@ -23,9 +23,11 @@ import { ReflectionService } from '@grpc/reflection';
 import { loadSync } from '@grpc/proto-loader';
 import { HealthImplementation, protoPath as healthProtoPath } from 'grpc-health-check';
 import { join } from 'node:path';
+import type { Socket } from 'node:net';
 import { KvError } from '../../common/errors.ts';
+import { hostPort } from './host-port.ts';
 
-export { Client, Metadata, status };
+export { Client, hostPort, Metadata, status };
 export type {
   ClientDuplexStream,
   MethodDefinition,
@@ -64,6 +66,9 @@ const FLOW_CONTROL_WINDOW_BYTES = 1024 * 1024;
 export class RpcServer {
   private readonly server: Server;
   private boundTo: string | undefined;
+  /** For connections that were accepted elsewhere; made with the first one. */
+  private injector: ReturnType<Server['createConnectionInjector']> | undefined;
+  private ended = false;
 
   constructor(options: RpcServerOptions) {
     // It writes to standard error what its callers are told anyway.
@@ -132,13 +137,25 @@ export class RpcServer {
     });
   }
 
+  /** Serves a connection that another process has accepted. After the end it is closed. */
+  take(connection: Socket): void {
+    if (this.ended) {
+      connection.destroy();
+      return;
+    }
+    this.injector ??= this.server.createConnectionInjector(ServerCredentials.createInsecure());
+    this.injector.injectConnection(connection);
+  }
+
   /** Asks all connections to go elsewhere (GOAWAY); calls under way may finish within `graceMs`, new connections are taken. */
   sendGoAway(graceMs: number): void {
     if (this.boundTo !== undefined) this.server.drain(this.boundTo, graceMs);
+    this.injector?.drain(graceMs);
   }
 
   /** Stops listening and resolves when the last call has ended. */
   finish(): Promise<void> {
+    this.ended = true;
     return new Promise((resolve) => {
       this.server.tryShutdown(() => resolve());
     });
@@ -146,6 +163,7 @@ export class RpcServer {
 
   /** Stops listening and cuts all connections. Idempotent. */
   kill(): void {
+    this.ended = true;
     this.server.forceShutdown();
   }
 }
@@ -173,11 +191,6 @@ const LISTEN_ERRORS: Readonly<Record<string, string>> = {
   EADDRNOTAVAIL: 'this machine does not have that address',
   EACCES: 'this user may not listen there',
 };
-
-/** `host:port`, with brackets around an IPv6 address. */
-export function hostPort(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}
 
 /** The same method with its messages left as bytes, for those who decode by themselves. */
 export function bytesMethod(path: string): MethodDefinition<Buffer, Buffer> {

@@ -2,7 +2,7 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Clock, Scheduler, Timer } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
-import { hostPort } from './grpc.ts';
+import { hostPort } from './host-port.ts';
 
 export interface HttpServerOptions {
   /** Prometheus text and its content type. */

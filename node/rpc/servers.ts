@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
@@ -93,6 +94,11 @@ export class Servers {
     const clientPort = await this.client.bind(listen, this.config.clientPort);
     this.health.start();
     return { clientPort, peerPort };
+  }
+
+  /** Serves a client whose connection another process has accepted. */
+  takeClient(connection: Socket): void {
+    this.client.take(connection);
   }
 
   /** Clients are told to look for other nodes, and served meanwhile. */

@@ -11,15 +11,22 @@ const MAX_VECTOR = 1024;
 export class FileDisk implements Disk {
   private readonly directory: string;
 
-  private constructor(directory: string) {
+  private readonly volumeStores: number;
+
+  private constructor(directory: string, volumeStores: number) {
     this.directory = directory;
+    this.volumeStores = volumeStores;
   }
 
-  /** Makes the directory when it is missing. */
-  static async open(directory: string): Promise<FileDisk> {
+  /**
+   * Makes the directory when it is missing.
+   *
+   * @param volumeStores stores that share the volume: none may count on room that another one fills.
+   */
+  static async open(directory: string, volumeStores = 1): Promise<FileDisk> {
     await mkdir(directory, { recursive: true });
     await syncDirectory(join(directory, '..'));
-    return new FileDisk(directory);
+    return new FileDisk(directory, volumeStores);
   }
 
   async list(): Promise<readonly string[]> {
@@ -85,7 +92,8 @@ export class FileDisk implements Disk {
 
   async space(): Promise<DiskSpace> {
     const { bavail, blocks, bsize } = await statfs(this.directory);
-    return { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
+    const part = bsize / this.volumeStores;
+    return { freeBytes: Math.floor(bavail * part), totalBytes: Math.floor(blocks * part) };
   }
 
   private path(name: string): string {

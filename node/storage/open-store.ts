@@ -11,6 +11,8 @@ import { checkCondemned, condemn, LOG_DIRECTORY, STATE_DIRECTORY } from './set-a
 export interface OpenStoreOptions extends Omit<LogStoreOptions, 'disk' | 'state' | 'release' | 'condemn'> {
   /** The data directory: `log/` and `state/` are kept in it. Made when it is missing. */
   readonly directory: string;
+  /** Stores on the directory's volume, this one included. @default 1 */
+  readonly volumeStores?: number;
 }
 
 const RESERVE_BYTES = 16 * 1024 * 1024;
@@ -24,7 +26,7 @@ const RESERVE_BYTES = 16 * 1024 * 1024;
  * number of partitions; errors of the file system as they come.
  */
 export async function openStore(options: OpenStoreOptions): Promise<LogStore> {
-  const { directory } = options;
+  const { directory, volumeStores } = options;
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const lock = await lockDirectory(directory, options.logger);
   const release = (): Promise<void> => lock.release();
@@ -33,7 +35,7 @@ export async function openStore(options: OpenStoreOptions): Promise<LogStore> {
   let disk: FileDisk;
   try {
     await checkCondemned(directory);
-    disk = await FileDisk.open(join(directory, LOG_DIRECTORY));
+    disk = await FileDisk.open(join(directory, LOG_DIRECTORY), volumeStores);
     // LMDB, too, needs some room to open its files.
     await new Reserve(disk, limits).releaseWhenLow();
     state = await openState(join(directory, STATE_DIRECTORY));

@@ -3,6 +3,7 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { KvClient, KvError } from '../../client/kv-client.ts';
+import { EXIT_FENCED } from '../../node/exit-codes.ts';
 import { NodeProcess } from '../support/node-process.ts';
 import { PARTITIONS, ProcessCluster } from '../support/process-cluster.ts';
 import type { SupervisedNode } from '../support/supervised-node.ts';
@@ -137,7 +138,7 @@ describe('three nodes, of which one has a volume that is not what it was', () =>
         },
       });
       const { code, signal } = await second.exited;
-      expect({ code, signal }).to.deep.equal({ code: 1, signal: null });
+      expect({ code, signal }).to.deep.equal({ code: EXIT_FENCED, signal: null });
       expect(second.stderr).to.match(/^kvcluster node: .*\n$/);
       expect(first.unaskedEnds).to.deep.equal([]);
       expect(await servesEverything(first)).to.equal(true);

@@ -14,6 +14,7 @@ import { CONDITION_TYPES } from '../../../model/kvcluster-status.ts';
 import { FLAGS } from '../../../node/flags.ts';
 import { RUNNER_HELP } from '../../../node/local/arguments.ts';
 import { createNodeMetrics } from '../../../node/metrics.ts';
+import { createPodMetrics } from '../../../node/workers/pod-metrics.ts';
 import { RETRYABLE_TRAILER } from '../../../node/rpc/status-codes.ts';
 import { OPERATOR_USAGE } from '../../../operator/config.ts';
 import { createOperatorMetrics } from '../../../operator/metrics.ts';
@@ -233,6 +234,17 @@ describe('the API reference', () => {
     metrics.watchStore({ statistics: () => statistics });
     metrics.watchReadiness(() => true);
     await expectMetrics('Metrics of a node', metrics.registry);
+  });
+
+  it('lists every metric of a pod with several workers with its type and labels', async () => {
+    const worker = {
+      worker: 0,
+      state: undefined,
+      restarts: 0,
+      connections: 0,
+      metrics: () => Promise.resolve(''),
+    };
+    await expectMetrics('Metrics of a pod with several workers', createPodMetrics([worker]));
   });
 
   it('lists every metric of the operator with its type and labels', async () => {

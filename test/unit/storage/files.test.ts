@@ -90,6 +90,13 @@ describe('the files of a store', () => {
       expect((await disk.space()).freeBytes).to.be.greaterThan(0);
     });
 
+    it('counts on its part of a volume that several stores share', async () => {
+      const [whole, part] = [await FileDisk.open(directory), await FileDisk.open(directory, 4)];
+      const [all, mine] = [await whole.space(), await part.space()];
+      expect(mine.totalBytes).to.equal(Math.floor(all.totalBytes / 4));
+      expect(mine.freeBytes).to.be.lessThan(all.freeBytes / 3);
+    });
+
     it('does nothing more with a file after a write failed', async function () {
       if (process.platform !== 'linux') this.skip();
       const disk = await FileDisk.open(directory);
