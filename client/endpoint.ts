@@ -1,17 +1,13 @@
 import type { Clock, Scheduler } from '../common/clock.ts';
+import { KvError } from '../common/errors.ts';
 import {
   type BackupResponse,
-  type DeleteRequest,
-  type DeleteResponse,
   type DescribeClusterResponse,
-  type GetRequest,
-  type GetResponse,
   KeyValueStoreClient,
+  KeyValueStoreService,
   type ListKeysRequest,
   type ListKeysResponse,
   type PingResponse,
-  type PutRequest,
-  type PutResponse,
   type ScanRequest,
   type ScanResponse,
   type WatchRequest,
@@ -22,16 +18,32 @@ import {
   callUnary,
   channelOptions,
   type ClientReadableStream,
+  dial,
   isConnected,
+  openBytesStream,
   plaintext,
 } from './grpc.ts';
 import { MessageStream } from './message-stream.ts';
+import { type OperationOutcome, Pipeline, type PipelinedOperation } from './pipeline.ts';
 
 /** Bounds of one call to one endpoint. */
 export interface EndpointCall {
   /** How long the answer may take, milliseconds. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface EndpointOptions {
+  /** `host:port`. */
+  readonly address: string;
+  /** The client's part of the request ids of writes. */
+  readonly client: { readonly id: Buffer; readonly startMs: number };
+  /** Told of the epoch of the node's map when it changes. */
+  readonly onEpoch: (epoch: number) => void;
+  /** Told that the node wants its clients to go elsewhere. */
+  readonly onSentAway: (endpoint: Endpoint) => void;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
 }
 
 /** How long an endpoint that has no connection yet may take for it before another one is tried. */
@@ -41,28 +53,49 @@ const CONNECT_TIMEOUT_MS = 1000;
 export class Endpoint {
   readonly address: string;
   private readonly stub: KeyValueStoreClient;
+  private readonly pipeline: Pipeline;
   private readonly channelTarget: string;
   private readonly clock: Clock;
   private readonly scheduler: Scheduler;
 
-  constructor(address: string, clock: Clock, scheduler: Scheduler) {
+  constructor(options: EndpointOptions) {
+    const { address, clock, scheduler } = options;
     this.address = address;
     this.clock = clock;
     this.scheduler = scheduler;
     this.stub = new KeyValueStoreClient(address, plaintext(), channelOptions());
     this.channelTarget = this.stub.getChannel().getTarget();
+    this.pipeline = new Pipeline({
+      open: () => openBytesStream(this.stub, KeyValueStoreService.pipeline.path),
+      channelTarget: this.channelTarget,
+      isConnected: () => this.isConnected,
+      connectTimeoutMs: CONNECT_TIMEOUT_MS,
+      client: options.client,
+      onEpoch: options.onEpoch,
+      onSentAway: () => options.onSentAway(this),
+      clock,
+      scheduler,
+    });
   }
 
-  put(request: PutRequest, call: EndpointCall): Promise<PutResponse> {
-    return this.unary(call, (metadata, options, done) => this.stub.put(request, metadata, options, done));
+  /** Whether operations go out at once. */
+  get isConnected(): boolean {
+    return isConnected(this.stub);
   }
 
-  get(request: GetRequest, call: EndpointCall): Promise<GetResponse> {
-    return this.unary(call, (metadata, options, done) => this.stub.get(request, metadata, options, done));
+  /** Operations that wait for their results. */
+  get load(): number {
+    return this.pipeline.load;
   }
 
-  delete(request: DeleteRequest, call: EndpointCall): Promise<DeleteResponse> {
-    return this.unary(call, (metadata, options, done) => this.stub.delete(request, metadata, options, done));
+  /** Connects in the background, if it is not connected. */
+  dial(): void {
+    dial(this.stub);
+  }
+
+  /** Runs an operation on a single key, by the stream of all of them. */
+  execute(operation: PipelinedOperation, { timeoutMs, signal }: EndpointCall): Promise<OperationOutcome> {
+    return this.pipeline.run(operation, timeoutMs, signal);
   }
 
   listKeys(request: ListKeysRequest, call: EndpointCall): Promise<ListKeysResponse> {
@@ -96,6 +129,7 @@ export class Endpoint {
   }
 
   close(): void {
+    this.pipeline.close(new KvError('UNAVAILABLE', `the connection to ${this.address} was closed`));
     this.stub.close();
   }
 

@@ -4,6 +4,7 @@ import { KvError } from '../common/errors.ts';
 import type { Random } from '../common/random.ts';
 import type { Endpoint, EndpointCall } from './endpoint.ts';
 import { CallFailure } from './grpc.ts';
+import type { Route, Router } from './router.ts';
 
 /** One operation, whatever number of calls it takes. */
 export interface FailoverOperation<Response> {
@@ -13,6 +14,8 @@ export interface FailoverOperation<Response> {
    * was done.
    */
   readonly kind: 'read' | 'write' | 'once';
+  /** Of an operation on a single key: where it belongs. */
+  readonly route?: Route | undefined;
   /** For all calls together, milliseconds. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
@@ -26,20 +29,21 @@ export interface FailoverOperation<Response> {
  */
 const RETRY_WINDOW_MS = 45_000;
 
-/** Sends operations to the endpoint that last answered, and to the next ones when it does not. */
-export class Failover {
-  private readonly endpoints: readonly Endpoint[];
-  private readonly clock: Clock;
-  private readonly scheduler: Scheduler;
-  private readonly random: Random;
-  private preferred: number;
+export interface FailoverOptions {
+  readonly router: Pick<Router, 'choose' | 'avoid' | 'hasAlternatives'>;
+  readonly clock: Clock;
+  readonly scheduler: Scheduler;
+  readonly random: Random;
+}
 
-  constructor(endpoints: readonly Endpoint[], clock: Clock, scheduler: Scheduler, random: Random) {
-    this.endpoints = endpoints;
-    this.clock = clock;
-    this.scheduler = scheduler;
-    this.random = random;
-    this.preferred = Math.floor(random.fraction() * endpoints.length);
+const NONE_TRIED: ReadonlySet<Endpoint> = new Set();
+
+/** Sends operations to the endpoint that the router chooses, and to the next ones when it does not answer. */
+export class Failover {
+  private readonly options: FailoverOptions;
+
+  constructor(options: FailoverOptions) {
+    this.options = options;
   }
 
   /**
@@ -49,26 +53,60 @@ export class Failover {
    * may not have been applied.
    */
   async run<Response>(operation: FailoverOperation<Response>): Promise<Response> {
-    const { kind, timeoutMs, signal } = operation;
-    const startMs = this.clock.monotonicMs();
+    const { router, clock } = this.options;
+    const { kind, route, timeoutMs, signal } = operation;
+    const startMs = clock.monotonicMs();
+    const endpoint = router.choose(route, NONE_TRIED);
+    if (endpoint === undefined) throw new KvError('FAILED_PRECONDITION', 'there is no endpoint');
+    try {
+      return await operation.call(endpoint, { timeoutMs: this.shareOf(timeoutMs, kind), signal }, 0);
+    } catch (error) {
+      return this.goOn(operation, startMs, endpoint, error);
+    }
+  }
+
+  /** After the first call has failed. */
+  private async goOn<Response>(
+    operation: FailoverOperation<Response>,
+    startMs: number,
+    first: Endpoint,
+    firstError: unknown,
+  ): Promise<Response> {
+    const { router, clock, scheduler, random } = this.options;
+    const { kind, route, timeoutMs, signal } = operation;
     const endMs = startMs + timeoutMs;
-    const backoff = new Backoff({ initialMs: 50, maxMs: 1000 }, this.random);
+    const backoff = new Backoff({ initialMs: 50, maxMs: 1000 }, random);
+    /** Since the last pause. */
+    const tried = new Set<Endpoint>();
     // Of each endpoint the last one: what a node said before it went away is no longer true.
     const failures = new Map<Endpoint, CallFailure>();
     // Said when no later call tells what became of an earlier one.
     let unsure: KvError | undefined;
     let attempt = 0;
-    for (let tried = 0; ; tried += 1) {
-      if (tried > 0 && tried % this.endpoints.length === 0) {
-        const pauseMs = Math.min(backoff.nextMs(), endMs - this.clock.monotonicMs());
-        if (pauseMs > 0) await sleep(this.scheduler, pauseMs, signal);
+    let endpoint = first;
+    let failed: unknown = firstError;
+    for (;;) {
+      if (!(failed instanceof CallFailure)) throw failed;
+      const sure = isSure(failed);
+      // What was refused now says nothing of the calls before.
+      if (!sure && kind !== 'read') unsure = unknownOutcome(failed, endpoint.address);
+      if (!mayGoElsewhere(failed, kind)) throw unsure ?? failed.error;
+      if (!sure) attempt += 1;
+      router.avoid(endpoint);
+      failures.delete(endpoint);
+      failures.set(endpoint, failed);
+      tried.add(endpoint);
+      let next = router.choose(route, tried);
+      if (next === undefined) {
+        const pauseMs = Math.min(backoff.nextMs(), endMs - clock.monotonicMs());
+        if (pauseMs > 0) await sleep(scheduler, pauseMs, signal);
+        tried.clear();
+        next = router.choose(route, tried) ?? endpoint;
       }
-      const now = this.clock.monotonicMs();
-      if (tried > 0 && endMs - now < 1) throw unsure ?? this.gaveUp([...failures.values()], timeoutMs);
+      const now = clock.monotonicMs();
+      if (endMs - now < 1) throw unsure ?? gaveUp(failures, timeoutMs);
       if (unsure !== undefined && now - startMs > RETRY_WINDOW_MS) throw unsure;
-      const index = this.preferred;
-      const endpoint = this.endpoints[index];
-      if (endpoint === undefined) throw new KvError('FAILED_PRECONDITION', 'there is no endpoint');
+      endpoint = next;
       try {
         return await operation.call(
           endpoint,
@@ -76,32 +114,24 @@ export class Failover {
           attempt,
         );
       } catch (error) {
-        if (!(error instanceof CallFailure)) throw error;
-        const sure = isSure(error);
-        // What was refused now says nothing of the calls before.
-        if (!sure && kind !== 'read') unsure = unknownOutcome(error, endpoint.address);
-        if (!mayGoElsewhere(error, kind)) throw unsure ?? error.error;
-        if (!sure) attempt += 1;
-        // Another operation may have moved on already.
-        if (this.preferred === index) this.preferred = (index + 1) % this.endpoints.length;
-        failures.delete(endpoint);
-        failures.set(endpoint, error);
+        failed = error;
       }
     }
   }
 
   /** What can be sent again leaves time to ask somebody else when a node hangs. */
-  private shareOf(remainingMs: number, kind: 'read' | 'write' | 'once'): number {
+  private shareOf(remainingMs: number, kind: FailoverOperation<unknown>['kind']): number {
     const whole = Math.max(1, Math.ceil(remainingMs));
-    return kind !== 'once' && this.endpoints.length > 1 && whole > 200 ? Math.ceil(whole / 2) : whole;
+    const mayAskOthers = kind !== 'once' && whole > 200 && this.options.router.hasAlternatives;
+    return mayAskOthers ? Math.ceil(whole / 2) : whole;
   }
+}
 
-  private gaveUp(failures: readonly CallFailure[], timeoutMs: number): KvError {
-    const addresses = this.endpoints.map(({ address }) => address).join(', ');
-    const cause = mostTelling(failures);
-    const { code, message } = cause;
-    return new KvError(code, `${message} (tried ${addresses} for ${Math.round(timeoutMs)} ms)`, { cause });
-  }
+function gaveUp(failures: ReadonlyMap<Endpoint, CallFailure>, timeoutMs: number): KvError {
+  const addresses = [...failures.keys()].map(({ address }) => address).join(', ');
+  const cause = mostTelling([...failures.values()]);
+  const { code, message } = cause;
+  return new KvError(code, `${message} (tried ${addresses} for ${Math.round(timeoutMs)} ms)`, { cause });
 }
 
 /** What a node answered says more of the cluster than a connection that failed; among equals, the latest. */

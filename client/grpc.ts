@@ -1,7 +1,8 @@
 import {
   type CallOptions,
   type ChannelCredentials,
-  type Client,
+  Client,
+  type ClientDuplexStream,
   type ClientOptions,
   type ClientReadableStream,
   type ClientUnaryCall,
@@ -14,7 +15,17 @@ import {
 import { type Scheduler, abortReason } from '../common/clock.ts';
 import { type ErrorCode, KvError } from '../common/errors.ts';
 
-export { Metadata, type CallOptions, type ClientReadableStream, type ClientUnaryCall };
+export {
+  Client,
+  Metadata,
+  type CallOptions,
+  type ClientReadableStream,
+  type ClientUnaryCall,
+  type ServiceError,
+};
+
+/** A bidirectional stream whose messages are left as bytes, for those who encode by themselves. */
+export type BytesCall = ClientDuplexStream<Buffer, Buffer>;
 
 /**
  * Trailer by which a node says that nothing was applied and the request may be sent again. A proxy's UNAVAILABLE comes
@@ -54,9 +65,20 @@ export function channelOptions(settings: ChannelSettings = {}): ClientOptions {
   };
 }
 
+/** Begins to connect, if there is no connection. */
+export function dial(client: Client): void {
+  client.getChannel().getConnectivityState(true);
+}
+
 /** Whether calls of this client go out at once. */
 export function isConnected(client: Client): boolean {
   return client.getChannel().getConnectivityState(false) === connectivityState.READY;
+}
+
+/** Opens a bidirectional stream of bytes, without a deadline. */
+export function openBytesStream(client: Client, path: string): BytesCall {
+  const same = (bytes: Buffer): Buffer => bytes;
+  return client.makeBidiStreamRequest(path, same, same);
 }
 
 /** A call that failed: the error for the user, and what is known about the request. */
@@ -114,7 +136,7 @@ export function callUnary<Response>(
       timer?.cancel();
       if (error === null) resolve(response);
       else if (signal?.aborted === true) reject(abortReason(signal));
-      else reject(failureOf(error, call.getPeer() !== channelTarget));
+      else reject(callFailureOf(error, call.getPeer() !== channelTarget));
     });
     signal?.addEventListener('abort', onAbort, { once: true });
     const timer = connectTimeout?.scheduler.after(connectTimeout.timeoutMs, () => {
@@ -143,7 +165,7 @@ export async function* callStream<Response>(
     for await (const message of call) yield message as Response;
   } catch (error) {
     throwIfAborted(signal);
-    throw isServiceError(error) ? failureOf(error, true) : error;
+    throw isServiceError(error) ? callFailureOf(error, true) : error;
   } finally {
     signal.removeEventListener('abort', onAbort);
     call.cancel();
@@ -162,14 +184,14 @@ function isServiceError(error: unknown): error is ServiceError {
  * A status that the server sent comes with its headers or trailers; one made up on this side (refused or lost
  * connection, deadline) has none. A request that was not sent is always safe to send again.
  */
-function failureOf(error: ServiceError, sent: boolean): CallFailure {
+export function callFailureOf(error: ServiceError, sent: boolean): CallFailure {
   const answered = Object.keys(error.metadata.getMap()).length > 0;
   if (!answered && !sent) {
     const why =
       error.code === status.UNAVAILABLE ? connectionProblem(error.details) : 'no connection in time';
     return new CallFailure('not-sent', new KvError('UNAVAILABLE', why, { cause: error }), error.metadata);
   }
-  const code = codes[error.code] ?? 'INTERNAL';
+  const code = codeOfStatus(error.code);
   const stage = answered ? 'answered' : 'lost';
   const retryable = error.metadata.get(RETRYABLE_TRAILER)[0] === 'true';
   return new CallFailure(
@@ -179,13 +201,18 @@ function failureOf(error: ServiceError, sent: boolean): CallFailure {
   );
 }
 
+/** The error code that a gRPC status code stands for. */
+export function codeOfStatus(code: number): ErrorCode {
+  return codes[code] ?? 'INTERNAL';
+}
+
 /** The cause within grpc-js's words, such as `connect ECONNREFUSED 127.0.0.1:50051`. */
 function connectionProblem(details: string): string {
   const cause = /Last error: (?:Error: )?(.*?)\.? Resolution note/.exec(details)?.[1];
   return cause === undefined || cause === '' || cause === 'null' ? details : cause;
 }
 
-const codes: Partial<Record<status, ErrorCode>> = {
+const codes: Readonly<Partial<Record<number, ErrorCode>>> = {
   [status.CANCELLED]: 'ABORTED',
   [status.INVALID_ARGUMENT]: 'INVALID_ARGUMENT',
   [status.DEADLINE_EXCEEDED]: 'DEADLINE_EXCEEDED',

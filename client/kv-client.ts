@@ -1,18 +1,22 @@
 import { type Clock, type Scheduler, systemClock, systemScheduler } from '../common/clock.ts';
 import { KvError } from '../common/errors.ts';
 import { type Random, systemRandom } from '../common/random.ts';
-import type { ClusterMap } from '../model/cluster-map.ts';
+import type { ClusterMap, Member } from '../model/cluster-map.ts';
 import type { Version } from '../model/version.ts';
-import { Consistency as WireConsistency, type RequestId } from '../proto/gen/kvstore.ts';
+import { Consistency as WireConsistency } from '../proto/gen/kvstore.ts';
 import { mapFromProto } from './cluster-map-codec.ts';
 import { Endpoint } from './endpoint.ts';
 import { parseEndpoints } from './endpoint-list.ts';
 import { resumedScan, type ScannedEntry } from './resumed-scan.ts';
 import { resumedWatch, type WatchEvent } from './resumed-watch.ts';
 import { Failover, type FailoverOperation } from './failover.ts';
+import { memberAddress } from './member-address.ts';
+import type { OperationOutcome, PipelinedOperation } from './pipeline.ts';
+import { type Route, Router } from './router.ts';
+import { Session } from './session.ts';
 
 export { KvError, type ErrorCode } from '../common/errors.ts';
-export type { ClusterMap, ScannedEntry, Version, WatchEvent };
+export type { ClusterMap, Member, ScannedEntry, Version, WatchEvent };
 
 /** A key or value; a string stands for its UTF-8 bytes. */
 export type Bytes = string | Uint8Array;
@@ -23,11 +27,26 @@ export type Consistency = 'ONE' | 'QUORUM' | 'ALL';
 export interface ConnectOptions {
   /** Nodes or Services as `host:port`, in a list or separated by commas. Each is used when others fail. */
   readonly endpoints: string | readonly string[];
-  /** For operations that name none. @default QUORUM */
+  /**
+   * For operations that name none. @default QUORUM for writes and listings; reads of single keys ask one replica, which
+   * must have what this client wrote or read of the key in the last minute
+   */
   readonly consistency?: Consistency;
   /** For operations that name none, milliseconds. @default 5000 */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
+  /**
+   * Whether operations go straight to replicas of their keys, by the cluster's map; `false`: to the endpoints only, for a
+   * few operations. @default true
+   */
+  readonly routing?: boolean;
+  /**
+   * `host:port` of a member as this client reaches it, undefined when it does not. @default the map's, or within the
+   * headless Service when that is a name
+   */
+  readonly addressOf?: (member: Member, map: ClusterMap) => string | undefined;
+  /** Keys whose versions are remembered for a minute, so that reads at one replica never go back. @default 100,000 */
+  readonly sessionKeys?: number;
   /** @default the system's */
   readonly clock?: Clock;
   /** @default the system's */
@@ -129,6 +148,7 @@ const DEFAULT_TIMEOUT_MS = 5000;
 const DEFAULT_PAGE_SIZE = 1000;
 const WATCH_TIMEOUT_MS = 30_000;
 const CLIENT_ID_BYTES = 16;
+const DEFAULT_SESSION_KEYS = 100_000;
 
 /**
  * A client of one cluster.
@@ -139,15 +159,14 @@ const CLIENT_ID_BYTES = 16;
  * since it was first sent. Others as in docs/api_reference.md.
  */
 export class KvClient {
-  private readonly endpoints: readonly Endpoint[];
+  private readonly router: Router;
   private readonly failover: Failover;
+  private readonly session: Session;
   private readonly clock: Clock;
   private readonly scheduler: Scheduler;
   private readonly random: Random;
   private readonly consistency: Consistency | undefined;
   private readonly timeoutMs: number;
-  private readonly clientId: Buffer;
-  private readonly startMs: number;
   /** Of writes. */
   private lastNumber = 0;
   private closed = false;
@@ -161,10 +180,27 @@ export class KvClient {
     this.random = random;
     this.consistency = options.consistency;
     this.timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    this.clientId = random.bytes(CLIENT_ID_BYTES);
-    this.startMs = clock.wallMs();
-    this.endpoints = addresses.map((address) => new Endpoint(address, clock, scheduler));
-    this.failover = new Failover(this.endpoints, clock, scheduler, random);
+    this.session = new Session(clock, options.sessionKeys ?? DEFAULT_SESSION_KEYS);
+    const client = { id: random.bytes(CLIENT_ID_BYTES), startMs: clock.wallMs() };
+    const openEndpoint = (address: string): Endpoint =>
+      new Endpoint({
+        address,
+        client,
+        onEpoch: (epoch) => this.router.noteEpoch(epoch),
+        onSentAway: (endpoint) => this.router.avoid(endpoint),
+        clock,
+        scheduler,
+      });
+    this.router = new Router({
+      seeds: addresses.map(openEndpoint),
+      firstSeed: Math.floor(random.fraction() * addresses.length),
+      openEndpoint,
+      addressOf: options.addressOf ?? memberAddress,
+      fetchMap: () => this.describeCluster(),
+      clock,
+      scheduler,
+    });
+    this.failover = new Failover({ router: this.router, clock, scheduler, random });
   }
 
   /**
@@ -176,6 +212,7 @@ export class KvClient {
     const client = new KvClient(options);
     try {
       await client.ping(options.signal === undefined ? {} : { signal: options.signal });
+      if (options.routing ?? true) client.router.follow();
       return client;
     } catch (error) {
       client.close();
@@ -185,44 +222,85 @@ export class KvClient {
 
   /** Stores a value. Resolves when enough replicas for the consistency hold it durably. */
   async put(key: Bytes, value: Bytes, options: PutOptions = {}): Promise<PutResult> {
-    const request = {
-      key: bufferOf(key),
-      value: bufferOf(value),
-      ttlMs: options.ttlMs,
-      consistency: this.wireConsistency(options),
-      condition: undefined,
-    };
-    const idOf = this.nextRequest();
-    const answer = await this.run('write', options, (endpoint, call, attempt) =>
-      endpoint.put({ ...request, requestId: idOf(attempt) }, call),
-    );
-    return { version: versionOf(answer), oldValue: answer.oldFound ? answer.oldValue : undefined };
+    const keyBytes = bufferOf(key);
+    const answer = await this.write(keyBytes, options, {
+      $case: 'put',
+      value: {
+        key: keyBytes,
+        value: bufferOf(value),
+        ttlMs: options.ttlMs,
+        consistency: this.wireConsistency(options),
+        requestId: undefined,
+        condition: undefined,
+      },
+    });
+    if (answer.$case !== 'put') throw mixedUp();
+    const { oldFound, oldValue } = answer.value;
+    const version = versionOf(answer.value);
+    this.session.note(keyBytes, version);
+    return { version, oldValue: oldFound ? oldValue : undefined };
   }
 
   /** Reads a value; undefined when the key does not exist or has expired. */
   async get(key: Bytes, options: GetOptions = {}): Promise<GetResult | undefined> {
-    const request = {
-      key: bufferOf(key),
-      consistency: this.wireConsistency(options),
-      minVersion: options.minVersion,
+    const keyBytes = bufferOf(key);
+    const route: Route = { key: keyBytes, isRead: true };
+    const operation: PipelinedOperation = {
+      requestNumber: 0,
+      attempt: 0,
+      operation: { $case: 'get', value: { key: keyBytes, ...this.readAt(keyBytes, options) } },
     };
-    const answer = await this.run('read', options, (endpoint, call) => endpoint.get(request, call));
-    if (!answer.found) return undefined;
-    return { value: answer.value, version: versionOf(answer), remainingTtlMs: answer.remainingTtlMs };
+    const answer = await this.run(
+      'read',
+      options,
+      (endpoint, call) => endpoint.execute(operation, call),
+      route,
+    );
+    if (answer.$case !== 'get') throw mixedUp();
+    const { found, value, remainingTtlMs } = answer.value;
+    if (!found) return undefined;
+    const version = versionOf(answer.value);
+    this.session.note(keyBytes, version);
+    return { value, version, remainingTtlMs };
   }
 
   /** Deletes a key; deleting a missing one succeeds. */
   async delete(key: Bytes, options: OperationOptions = {}): Promise<DeleteResult> {
-    const request = {
-      key: bufferOf(key),
-      consistency: this.wireConsistency(options),
-      condition: undefined,
-    };
-    const idOf = this.nextRequest();
-    const answer = await this.run('write', options, (endpoint, call, attempt) =>
-      endpoint.delete({ ...request, requestId: idOf(attempt) }, call),
-    );
-    return { version: versionOf(answer), existed: answer.existed };
+    const keyBytes = bufferOf(key);
+    const answer = await this.write(keyBytes, options, {
+      $case: 'delete',
+      value: {
+        key: keyBytes,
+        consistency: this.wireConsistency(options),
+        requestId: undefined,
+        condition: undefined,
+      },
+    });
+    if (answer.$case !== 'delete') throw mixedUp();
+    const version = versionOf(answer.value);
+    this.session.note(keyBytes, version);
+    return { version, existed: answer.value.existed };
+  }
+
+  /**
+   * Reads several keys, each for itself, in the order given.
+   *
+   * @throws the error of the first one that fails, when all have ended.
+   */
+  multiGet(keys: readonly Bytes[], options: OperationOptions = {}): Promise<(GetResult | undefined)[]> {
+    return allOf(keys.map((key) => this.get(key, options)));
+  }
+
+  /**
+   * Stores several values, each for itself: there is no transaction.
+   *
+   * @throws the error of the first one that fails, when all have ended.
+   */
+  multiPut(
+    entries: readonly (readonly [key: Bytes, value: Bytes])[],
+    options: PutOptions = {},
+  ): Promise<PutResult[]> {
+    return allOf(entries.map(([key, value]) => this.put(key, value, options)));
   }
 
   /**
@@ -314,7 +392,7 @@ export class KvClient {
     if (this.closed) return;
     this.closed = true;
     this.closing.abort(clientClosed());
-    for (const endpoint of this.endpoints) endpoint.close();
+    this.router.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -322,13 +400,31 @@ export class KvClient {
     return Promise.resolve();
   }
 
+  /** A write, under the request id that tells nodes of its further attempts. */
+  private write(
+    key: Buffer,
+    options: OperationOptions,
+    operation: NonNullable<PipelinedOperation['operation']>,
+  ): Promise<OperationOutcome> {
+    this.lastNumber += 1;
+    const requestNumber = this.lastNumber;
+    const route: Route = { key, isRead: false };
+    return this.run(
+      'write',
+      options,
+      (endpoint, call, attempt) => endpoint.execute({ requestNumber, attempt, operation }, call),
+      route,
+    );
+  }
+
   private run<Response>(
     kind: FailoverOperation<Response>['kind'],
     options: OperationOptions,
     call: FailoverOperation<Response>['call'],
+    route?: Route,
   ): Promise<Response> {
     const { signal, timeoutMs = this.timeoutMs } = options;
-    return this.unlessClosed<Response>({ kind, timeoutMs, signal, call });
+    return this.unlessClosed<Response>({ kind, route, timeoutMs, signal, call });
   }
 
   private unlessClosed<Response>(operation: FailoverOperation<Response>): Promise<Response> {
@@ -341,11 +437,20 @@ export class KvClient {
     return signal === undefined ? this.closing.signal : AbortSignal.any([this.closing.signal, signal]);
   }
 
-  /** The id of one more write, for each of its attempts. */
-  private nextRequest(): (attempt: number) => RequestId {
-    this.lastNumber += 1;
-    const { clientId, lastNumber: number, startMs: clientStartMs } = this;
-    return (attempt) => ({ clientId, number, clientStartMs, attempt });
+  /** What a read asks of its replica: as the caller says, or what this client has seen of the key. */
+  private readAt(
+    key: Buffer,
+    options: GetOptions,
+  ): { consistency: WireConsistency; minVersion: Version | undefined } {
+    const { minVersion } = options;
+    const consistency = this.wireConsistency(options);
+    if (consistency !== WireConsistency.CONSISTENCY_UNSPECIFIED || minVersion !== undefined) {
+      return { consistency, minVersion };
+    }
+    const floor = this.session.floorOf(key);
+    return floor.kind === 'quorum'
+      ? { consistency: WireConsistency.QUORUM, minVersion: undefined }
+      : { consistency: WireConsistency.ONE, minVersion: floor.version };
   }
 
   private wireConsistency(options: OperationOptions): WireConsistency {
@@ -362,6 +467,16 @@ function bufferOf(bytes: Bytes): Buffer {
   return typeof bytes === 'string'
     ? Buffer.from(bytes, 'utf8')
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function mixedUp(): KvError {
+  return new KvError('INTERNAL', 'the node answered another operation');
+}
+
+/** All results, or the first error once nothing is under way any more. */
+async function allOf<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
 }
 
 function versionOf(answer: { version: Version | undefined }): Version {

@@ -106,7 +106,17 @@ export async function usingClient<Result>(
   const { clock, scheduler, random, signal } = context;
   const endpoints = options.endpoints ?? localEndpoints(context, options.dataDir);
   const timeoutMs = options.timeout;
-  await using client = await KvClient.connect({ endpoints, timeoutMs, signal, clock, scheduler, random });
+  await using client = await KvClient.connect({
+    endpoints,
+    timeoutMs,
+    signal,
+    // One operation has seen nothing before, and is not worth a connection to each node.
+    consistency: 'QUORUM',
+    routing: false,
+    clock,
+    scheduler,
+    random,
+  });
   return await use(client);
 }
 

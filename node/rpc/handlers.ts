@@ -46,6 +46,11 @@ type Streaming<Request, Response> = (request: Request, context: CallContext) => 
 const ANSWER_RESERVE = 0.1;
 const ANSWER_RESERVE_MS = 50;
 
+/** When the engine must have answered a caller that waits this long, milliseconds from now. */
+export function answerBefore(timeoutMs: number): number {
+  return timeoutMs - Math.min(ANSWER_RESERVE_MS, Math.max(0, timeoutMs * ANSWER_RESERVE));
+}
+
 /**
  * The method with a deserializer that never throws.
  *
@@ -167,9 +172,7 @@ function track(
 ): { context: CallContext; end: (code: string) => boolean } {
   const startedMs = options.clock.monotonicMs();
   const left = Number(call.getDeadline()) - options.clock.wallMs();
-  const untilMs = Number.isFinite(left)
-    ? left - Math.min(ANSWER_RESERVE_MS, Math.max(0, left * ANSWER_RESERVE))
-    : options.defaultDeadlineMs;
+  const untilMs = Number.isFinite(left) ? answerBefore(left) : options.defaultDeadlineMs;
   const controller = new AbortController();
   let ended = false;
   const end = (code: string): boolean => {

@@ -1,41 +1,30 @@
-import type { Clock } from '../../common/clock.ts';
 import { KvError } from '../../common/errors.ts';
 import { mapToProto } from '../../client/cluster-map-codec.ts';
 import {
   KeyValueStoreService,
   type DeleteRequest,
-  type DeleteResponse,
   type DescribeClusterResponse,
   type GetRequest,
-  type GetResponse,
   type PutRequest,
-  type PutResponse,
   type ScanRequest,
   type ScanResponse,
   type WatchRequest,
   type WatchResponse,
 } from '../../proto/gen/kvstore.ts';
 import type { SnapshotResult } from '../backup/snapshots.ts';
-import { consistencyOf } from '../replication/consistency.ts';
-import type { OperationOptions, Replica } from '../replication/engine.ts';
-import type { ServiceDefinition, UntypedServiceImplementation } from './grpc.ts';
+import type { Replica } from '../replication/engine.ts';
 import {
-  streamHandler,
-  tolerantMethod,
-  unaryHandler,
-  type CallContext,
-  type HandlerOptions,
-} from './handlers.ts';
-import {
-  checkKey,
-  checkMinVersion,
-  checkRequestId,
-  checkTtl,
-  checkValue,
-  refuseCondition,
-  unsupportedCondition,
-} from './kv-requests.ts';
+  bytesMethod,
+  type ServerDuplexStream,
+  type ServiceDefinition,
+  type UntypedServiceImplementation,
+} from './grpc.ts';
+import { streamHandler, tolerantMethod, unaryHandler, type HandlerOptions } from './handlers.ts';
+import type { Operations } from './kv-operations.ts';
+import { unsupportedCondition } from './kv-requests.ts';
 import { listKeys } from './list-keys.ts';
+import { multiGet, multiPut, refuseReservedOfEach } from './multi.ts';
+import type { Pipelines } from './pipeline.ts';
 import { findReservedField, type ReservedFields } from './reserved-fields.ts';
 import { scan } from './scan.ts';
 import { watch } from './watch.ts';
@@ -43,17 +32,13 @@ import { watch } from './watch.ts';
 /** What the public service needs. */
 export interface KvServiceOptions {
   readonly replica: Pick<Replica, 'engine' | 'nodeId' | 'map'>;
-  readonly clock: Clock;
-  readonly maxValueBytes: number;
+  readonly operations: Operations;
+  readonly pipelines: Pipelines;
   readonly softwareVersion: string;
   /** Makes a node-local snapshot; the signal says that nobody waits for it any more. */
   readonly snapshot: (signal: AbortSignal) => Promise<SnapshotResult>;
   readonly handlers: HandlerOptions;
 }
-
-/** No operation holds its resources longer, whatever deadline the caller sets. */
-const MAX_OPERATION_MS = 60_000;
-const NOTHING = Buffer.alloc(0);
 
 /** The fields that a request's message reserves (kvstore.proto). */
 const RESERVED: Readonly<Record<'put' | 'get' | 'delete' | 'listKeys' | 'scan' | 'watch', ReservedFields>> = {
@@ -73,6 +58,9 @@ export const kvServiceDefinition = {
   put: tolerantMethod(KeyValueStoreService.put, withoutReserved(RESERVED.put)),
   get: tolerantMethod(KeyValueStoreService.get, withoutReserved(RESERVED.get)),
   delete: tolerantMethod(KeyValueStoreService.delete, withoutReserved(RESERVED.delete)),
+  multiGet: tolerantMethod(KeyValueStoreService.multiGet, refuseReservedOfEach(RESERVED.get)),
+  multiPut: tolerantMethod(KeyValueStoreService.multiPut, refuseReservedOfEach(RESERVED.put)),
+  pipeline: bytesMethod(KeyValueStoreService.pipeline.path),
   listKeys: tolerantMethod(KeyValueStoreService.listKeys, withoutReserved(RESERVED.listKeys)),
   scan: tolerantMethod(KeyValueStoreService.scan, withoutReserved(RESERVED.scan)),
   watch: tolerantMethod(KeyValueStoreService.watch, withoutReserved(RESERVED.watch)),
@@ -83,18 +71,29 @@ export const kvServiceDefinition = {
 
 /** The implementation of `kvServiceDefinition`. */
 export function createKvService(options: KvServiceOptions): UntypedServiceImplementation {
-  const { replica, handlers } = options;
+  const { replica, handlers, operations } = options;
   const { engine } = replica;
   return {
     put: unaryHandler(KeyValueStoreService.put.path, handlers, (request: PutRequest, context) =>
-      put(options, request, context),
+      operations.put(request, context),
     ),
     get: unaryHandler(KeyValueStoreService.get.path, handlers, (request: GetRequest, context) =>
-      get(options, request, context),
+      operations.get(request, context),
     ),
     delete: unaryHandler(KeyValueStoreService.delete.path, handlers, (request: DeleteRequest, context) =>
-      remove(options, request, context),
+      operations.delete(request, context),
     ),
+    multiGet: unaryHandler(
+      KeyValueStoreService.multiGet.path,
+      handlers,
+      multiGet.bind(undefined, operations),
+    ),
+    multiPut: unaryHandler(
+      KeyValueStoreService.multiPut.path,
+      handlers,
+      multiPut.bind(undefined, operations),
+    ),
+    pipeline: (call: ServerDuplexStream<Buffer, Buffer>) => options.pipelines.accept(call),
     listKeys: unaryHandler(KeyValueStoreService.listKeys.path, handlers, listKeys.bind(undefined, engine)),
     scan: streamHandler<ScanRequest, ScanResponse>(
       KeyValueStoreService.scan.path,
@@ -124,57 +123,6 @@ export function createKvService(options: KvServiceOptions): UntypedServiceImplem
       describe(replica),
     ),
   };
-}
-
-async function put(
-  options: KvServiceOptions,
-  request: PutRequest,
-  context: CallContext,
-): Promise<PutResponse> {
-  const { key, value, ttlMs, requestId } = request;
-  const operation = operationOptions(options, request, context);
-  refuseCondition(request.condition);
-  checkKey(key);
-  checkValue(value, options.maxValueBytes);
-  checkTtl(ttlMs);
-  checkRequestId(requestId);
-  const { version, old } = await options.replica.engine.put({ ...operation, key, value, ttlMs, requestId });
-  return { oldValue: old?.value ?? NOTHING, oldFound: old !== undefined, version };
-}
-
-async function get(
-  options: KvServiceOptions,
-  request: GetRequest,
-  context: CallContext,
-): Promise<GetResponse> {
-  const operation = operationOptions(options, request, context);
-  checkKey(request.key);
-  const minVersion = checkMinVersion(request.minVersion);
-  const live = await options.replica.engine.get({ ...operation, key: request.key, minVersion });
-  if (live === undefined) return { value: NOTHING, found: false, version: undefined };
-  return { value: live.value, found: true, version: live.version, remainingTtlMs: live.remainingTtlMs };
-}
-
-async function remove(
-  options: KvServiceOptions,
-  request: DeleteRequest,
-  context: CallContext,
-): Promise<DeleteResponse> {
-  const { key, requestId } = request;
-  const operation = operationOptions(options, request, context);
-  refuseCondition(request.condition);
-  checkKey(key);
-  checkRequestId(requestId);
-  return options.replica.engine.delete({ ...operation, key, requestId });
-}
-
-function operationOptions(
-  options: KvServiceOptions,
-  request: Pick<PutRequest, 'consistency'>,
-  context: CallContext,
-): OperationOptions {
-  const deadlineMs = Math.min(context.deadlineMs, options.clock.monotonicMs() + MAX_OPERATION_MS);
-  return { consistency: consistencyOf(request.consistency), deadlineMs, signal: context.signal };
 }
 
 function describe(replica: Pick<Replica, 'map' | 'nodeId'>): Promise<DescribeClusterResponse> {

@@ -14,6 +14,8 @@ import type { HandlerOptions } from './handlers.ts';
 import { HealthReporter } from './health-reporter.ts';
 import { createKvService, kvServiceDefinition } from './kv-service.ts';
 import { createPeerService, peerServiceDefinition } from './peer-service.ts';
+import { Operations } from './kv-operations.ts';
+import { Pipelines } from './pipeline.ts';
 import { ProofGuard } from './proof-guard.ts';
 
 const MIB = 1024 * 1024;
@@ -51,6 +53,7 @@ export class Servers {
   private readonly client: RpcServer;
   private readonly peer: RpcServer;
   private readonly health: HealthReporter;
+  private readonly pipelines: Pipelines;
   private refusing = false;
 
   constructor(options: ServersOptions) {
@@ -70,7 +73,7 @@ export class Servers {
       defaultDeadlineMs: config.defaultDeadlineMs,
       observe: (path, code, seconds) => metrics.observeCall(path, code, seconds),
     };
-    this.addClientServices(options, { ...handlers, admit: () => this.refuseWhenStopping() });
+    this.pipelines = this.addClientServices(options, { ...handlers, admit: () => this.refuseWhenStopping() });
     const guard = new ProofGuard({
       secret: options.secret,
       nodeId: config.nodeId,
@@ -104,12 +107,14 @@ export class Servers {
   /** Clients are told to look for other nodes, and served meanwhile. */
   sendClientsAway(graceMs: number): void {
     this.health.update();
+    this.pipelines.sendAway();
     this.client.sendGoAway(graceMs);
   }
 
   /** From now on new calls of clients are refused as UNAVAILABLE. */
   refuseClients(): void {
     this.refusing = true;
+    this.pipelines.end();
   }
 
   /** Resolves when no client's call is under way; connections are not taken any more. */
@@ -128,8 +133,8 @@ export class Servers {
     if (this.refusing) throw new KvError('UNAVAILABLE', 'this node is shutting down: ask another one');
   }
 
-  private addClientServices(options: ServersOptions, handlers: HandlerOptions): void {
-    const { config, metrics, replica, softwareVersion, clock, logger } = options;
+  private addClientServices(options: ServersOptions, handlers: HandlerOptions): Pipelines {
+    const { config, metrics, replica, softwareVersion, clock, scheduler, logger } = options;
     const snapshots = new Snapshots({
       replica,
       directory: config.backupDir,
@@ -138,10 +143,22 @@ export class Servers {
       clock,
       logger,
     });
-    const service = createKvService({
-      replica,
+    const operations = new Operations({
+      engine: replica.engine,
       clock,
       maxValueBytes: config.maxValueBytes,
+    });
+    const pipelines = new Pipelines({
+      operations,
+      epoch: () => replica.map?.epoch ?? 0,
+      clock,
+      scheduler,
+      handlers,
+    });
+    const service = createKvService({
+      replica,
+      operations,
+      pipelines,
       softwareVersion,
       snapshot: async (signal) => {
         let succeeded = false;
@@ -157,6 +174,7 @@ export class Servers {
     });
     this.client.addService(kvServiceDefinition, service);
     this.client.addReflection(PROTO_DIRECTORY, ['kvstore.proto']);
+    return pipelines;
   }
 
   private addPeerServices(options: ServersOptions, handlers: HandlerOptions): void {

@@ -36,6 +36,11 @@ export function asKvError(error: unknown): KvError {
   return new KvError('INTERNAL', "internal error; the node's log says more", { cause: error });
 }
 
+/** The gRPC status code of an error. */
+export function codeOf({ code }: KvError): status {
+  return STATUS[code];
+}
+
 /** The gRPC status of an error: the one place where codes are mapped. */
 export function statusOf(error: KvError): Pick<StatusObject, 'code' | 'details' | 'metadata'> {
   const metadata = new Metadata();
@@ -43,5 +48,5 @@ export function statusOf(error: KvError): Pick<StatusObject, 'code' | 'details' 
   if (error instanceof CallRefused) {
     for (const [name, value] of Object.entries(error.trailers)) metadata.set(name, value);
   }
-  return { code: STATUS[error.code], details: error.message, metadata };
+  return { code: codeOf(error), details: error.message, metadata };
 }

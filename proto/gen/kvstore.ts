@@ -10,9 +10,11 @@ import {
   type CallOptions,
   type ChannelCredentials,
   Client,
+  type ClientDuplexStream,
   type ClientOptions,
   type ClientReadableStream,
   type ClientUnaryCall,
+  type handleBidiStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
@@ -153,6 +155,88 @@ export interface DeleteResponse {
   existed: boolean;
   /** Of the tombstone. */
   version: Version | undefined;
+}
+
+export interface MultiGetRequest {
+  /** 1 to 1000. */
+  gets: GetRequest[];
+}
+
+export interface MultiGetResponse {
+  /** One for each request. */
+  results: OperationResult[];
+}
+
+export interface MultiPutRequest {
+  /** 1 to 1000. */
+  puts: PutRequest[];
+}
+
+export interface MultiPutResponse {
+  /** One for each request. */
+  results: OperationResult[];
+}
+
+/** What became of one operation among several. */
+export interface OperationResult {
+  result:
+    | { $case: "put"; value: PutResponse }
+    | { $case: "get"; value: GetResponse }
+    | { $case: "delete"; value: DeleteResponse }
+    | { $case: "error"; value: OperationError }
+    | undefined;
+}
+
+/** As the status of a call of its own would be. */
+export interface OperationError {
+  /** gRPC status code. */
+  code: number;
+  /** For a person. */
+  message: string;
+  /** Nothing was applied, and the operation may be sent again. */
+  retryable: boolean;
+}
+
+export interface PipelineRequest {
+  /** Carried out at the same time, in no order. */
+  operations: PipelineOperation[];
+  /** Request ids of the batch's writes: client id and start are the same for all of them. Empty: writes have no ids. */
+  clientId: Buffer;
+  clientStartMs: number;
+}
+
+export interface PipelineOperation {
+  /** Names the result; no other operation of this stream that waits for its result has it. */
+  number: number;
+  /** How long the caller waits; 0: the node's default. */
+  timeoutMs: number;
+  /** Of a write, within its request id; 0: without one. */
+  requestNumber: number;
+  /** 0 for the first try. */
+  attempt: number;
+  /** The request_id of put and delete stays empty here. */
+  operation: { $case: "put"; value: PutRequest } | { $case: "get"; value: GetRequest } | {
+    $case: "delete";
+    value: DeleteRequest;
+  } | undefined;
+}
+
+export interface PipelineResponse {
+  results: PipelineResult[];
+  /** Of the node's map; 0: it has none. A client that knows an older one fetches the map. */
+  epoch: number;
+  /** Open another stream, here or elsewhere: what was sent on this one is still answered, and then it ends. */
+  closing: boolean;
+}
+
+export interface PipelineResult {
+  number: number;
+  result:
+    | { $case: "put"; value: PutResponse }
+    | { $case: "get"; value: GetResponse }
+    | { $case: "delete"; value: DeleteResponse }
+    | { $case: "error"; value: OperationError }
+    | undefined;
 }
 
 export interface ListKeysRequest {
@@ -976,6 +1060,681 @@ export const DeleteResponse: MessageFns<DeleteResponse> = {
             }
 
             message.version = Version.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseMultiGetRequest(): MultiGetRequest {
+  return { gets: [] };
+}
+
+export const MultiGetRequest: MessageFns<MultiGetRequest> = {
+  encode(message: MultiGetRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.gets) {
+      GetRequest.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MultiGetRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMultiGetRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.gets.push(GetRequest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseMultiGetResponse(): MultiGetResponse {
+  return { results: [] };
+}
+
+export const MultiGetResponse: MessageFns<MultiGetResponse> = {
+  encode(message: MultiGetResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      OperationResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MultiGetResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMultiGetResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(OperationResult.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseMultiPutRequest(): MultiPutRequest {
+  return { puts: [] };
+}
+
+export const MultiPutRequest: MessageFns<MultiPutRequest> = {
+  encode(message: MultiPutRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.puts) {
+      PutRequest.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MultiPutRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMultiPutRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.puts.push(PutRequest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseMultiPutResponse(): MultiPutResponse {
+  return { results: [] };
+}
+
+export const MultiPutResponse: MessageFns<MultiPutResponse> = {
+  encode(message: MultiPutResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      OperationResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): MultiPutResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMultiPutResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(OperationResult.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOperationResult(): OperationResult {
+  return { result: undefined };
+}
+
+export const OperationResult: MessageFns<OperationResult> = {
+  encode(message: OperationResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.result?.$case) {
+      case "put":
+        PutResponse.encode(message.result.value, writer.uint32(10).fork()).join();
+        break;
+      case "get":
+        GetResponse.encode(message.result.value, writer.uint32(18).fork()).join();
+        break;
+      case "delete":
+        DeleteResponse.encode(message.result.value, writer.uint32(26).fork()).join();
+        break;
+      case "error":
+        OperationError.encode(message.result.value, writer.uint32(34).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OperationResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOperationResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.result = { $case: "put", value: PutResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.result = { $case: "get", value: GetResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.result = { $case: "delete", value: DeleteResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.result = { $case: "error", value: OperationError.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOperationError(): OperationError {
+  return { code: 0, message: "", retryable: false };
+}
+
+export const OperationError: MessageFns<OperationError> = {
+  encode(message: OperationError, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.code !== 0) {
+      writer.uint32(8).uint32(message.code);
+    }
+    if (message.message !== "") {
+      writer.uint32(18).string(message.message);
+    }
+    if (message.retryable !== false) {
+      writer.uint32(24).bool(message.retryable);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OperationError {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOperationError();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.code = reader.uint32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.retryable = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePipelineRequest(): PipelineRequest {
+  return { operations: [], clientId: Buffer.alloc(0), clientStartMs: 0 };
+}
+
+export const PipelineRequest: MessageFns<PipelineRequest> = {
+  encode(message: PipelineRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.operations) {
+      PipelineOperation.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.clientId.length !== 0) {
+      writer.uint32(18).bytes(message.clientId);
+    }
+    if (message.clientStartMs !== 0) {
+      writer.uint32(24).uint64(message.clientStartMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PipelineRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePipelineRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.operations.push(PipelineOperation.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.clientId = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.clientStartMs = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePipelineOperation(): PipelineOperation {
+  return { number: 0, timeoutMs: 0, requestNumber: 0, attempt: 0, operation: undefined };
+}
+
+export const PipelineOperation: MessageFns<PipelineOperation> = {
+  encode(message: PipelineOperation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.number !== 0) {
+      writer.uint32(8).uint64(message.number);
+    }
+    if (message.timeoutMs !== 0) {
+      writer.uint32(16).uint32(message.timeoutMs);
+    }
+    if (message.requestNumber !== 0) {
+      writer.uint32(24).uint64(message.requestNumber);
+    }
+    if (message.attempt !== 0) {
+      writer.uint32(32).uint32(message.attempt);
+    }
+    switch (message.operation?.$case) {
+      case "put":
+        PutRequest.encode(message.operation.value, writer.uint32(42).fork()).join();
+        break;
+      case "get":
+        GetRequest.encode(message.operation.value, writer.uint32(50).fork()).join();
+        break;
+      case "delete":
+        DeleteRequest.encode(message.operation.value, writer.uint32(58).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PipelineOperation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePipelineOperation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.number = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.timeoutMs = reader.uint32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.requestNumber = longToNumber(reader.uint64());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.attempt = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.operation = { $case: "put", value: PutRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.operation = { $case: "get", value: GetRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.operation = { $case: "delete", value: DeleteRequest.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePipelineResponse(): PipelineResponse {
+  return { results: [], epoch: 0, closing: false };
+}
+
+export const PipelineResponse: MessageFns<PipelineResponse> = {
+  encode(message: PipelineResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      PipelineResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.epoch !== 0) {
+      writer.uint32(16).uint64(message.epoch);
+    }
+    if (message.closing !== false) {
+      writer.uint32(24).bool(message.closing);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PipelineResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePipelineResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(PipelineResult.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.epoch = longToNumber(reader.uint64());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.closing = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePipelineResult(): PipelineResult {
+  return { number: 0, result: undefined };
+}
+
+export const PipelineResult: MessageFns<PipelineResult> = {
+  encode(message: PipelineResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.number !== 0) {
+      writer.uint32(8).uint64(message.number);
+    }
+    switch (message.result?.$case) {
+      case "put":
+        PutResponse.encode(message.result.value, writer.uint32(18).fork()).join();
+        break;
+      case "get":
+        GetResponse.encode(message.result.value, writer.uint32(26).fork()).join();
+        break;
+      case "delete":
+        DeleteResponse.encode(message.result.value, writer.uint32(34).fork()).join();
+        break;
+      case "error":
+        OperationError.encode(message.result.value, writer.uint32(42).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PipelineResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePipelineResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.number = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.result = { $case: "put", value: PutResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.result = { $case: "get", value: GetResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.result = { $case: "delete", value: DeleteResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.result = { $case: "error", value: OperationError.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -2517,6 +3276,39 @@ export const KeyValueStoreService = {
     responseSerialize: (value: DeleteResponse): Buffer => Buffer.from(DeleteResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteResponse => DeleteResponse.decode(value),
   },
+  /** Several reads in one call, for clients that cannot stream. Each has its own result, in the order of the requests. */
+  multiGet: {
+    path: "/kvstore.KeyValueStore/MultiGet" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: MultiGetRequest): Buffer => Buffer.from(MultiGetRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): MultiGetRequest => MultiGetRequest.decode(value),
+    responseSerialize: (value: MultiGetResponse): Buffer => Buffer.from(MultiGetResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): MultiGetResponse => MultiGetResponse.decode(value),
+  },
+  /** Several writes in one call, each for itself: there is no transaction. Each has its own result, in order. */
+  multiPut: {
+    path: "/kvstore.KeyValueStore/MultiPut" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: MultiPutRequest): Buffer => Buffer.from(MultiPutRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): MultiPutRequest => MultiPutRequest.decode(value),
+    responseSerialize: (value: MultiPutResponse): Buffer => Buffer.from(MultiPutResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): MultiPutResponse => MultiPutResponse.decode(value),
+  },
+  /**
+   * The fast path: batches of numbered operations go in, batches of their results come out as they are done, in any order.
+   * A stream stays open for as long as its client likes.
+   */
+  pipeline: {
+    path: "/kvstore.KeyValueStore/Pipeline" as const,
+    requestStream: true as const,
+    responseStream: true as const,
+    requestSerialize: (value: PipelineRequest): Buffer => Buffer.from(PipelineRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): PipelineRequest => PipelineRequest.decode(value),
+    responseSerialize: (value: PipelineResponse): Buffer => Buffer.from(PipelineResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): PipelineResponse => PipelineResponse.decode(value),
+  },
   /** Lists keys in byte order, paged. */
   listKeys: {
     path: "/kvstore.KeyValueStore/ListKeys" as const,
@@ -2588,6 +3380,15 @@ export interface KeyValueStoreServer extends UntypedServiceImplementation {
   get: handleUnaryCall<GetRequest, GetResponse>;
   /** Deletes a key. Deleting a missing key succeeds with existed=false. */
   delete: handleUnaryCall<DeleteRequest, DeleteResponse>;
+  /** Several reads in one call, for clients that cannot stream. Each has its own result, in the order of the requests. */
+  multiGet: handleUnaryCall<MultiGetRequest, MultiGetResponse>;
+  /** Several writes in one call, each for itself: there is no transaction. Each has its own result, in order. */
+  multiPut: handleUnaryCall<MultiPutRequest, MultiPutResponse>;
+  /**
+   * The fast path: batches of numbered operations go in, batches of their results come out as they are done, in any order.
+   * A stream stays open for as long as its client likes.
+   */
+  pipeline: handleBidiStreamingCall<PipelineRequest, PipelineResponse>;
   /** Lists keys in byte order, paged. */
   listKeys: handleUnaryCall<ListKeysRequest, ListKeysResponse>;
   /** Streams records in byte order of their keys. */
@@ -2645,6 +3446,45 @@ export interface KeyValueStoreClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteResponse) => void,
   ): ClientUnaryCall;
+  /** Several reads in one call, for clients that cannot stream. Each has its own result, in the order of the requests. */
+  multiGet(
+    request: MultiGetRequest,
+    callback: (error: ServiceError | null, response: MultiGetResponse) => void,
+  ): ClientUnaryCall;
+  multiGet(
+    request: MultiGetRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: MultiGetResponse) => void,
+  ): ClientUnaryCall;
+  multiGet(
+    request: MultiGetRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: MultiGetResponse) => void,
+  ): ClientUnaryCall;
+  /** Several writes in one call, each for itself: there is no transaction. Each has its own result, in order. */
+  multiPut(
+    request: MultiPutRequest,
+    callback: (error: ServiceError | null, response: MultiPutResponse) => void,
+  ): ClientUnaryCall;
+  multiPut(
+    request: MultiPutRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: MultiPutResponse) => void,
+  ): ClientUnaryCall;
+  multiPut(
+    request: MultiPutRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: MultiPutResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * The fast path: batches of numbered operations go in, batches of their results come out as they are done, in any order.
+   * A stream stays open for as long as its client likes.
+   */
+  pipeline(): ClientDuplexStream<PipelineRequest, PipelineResponse>;
+  pipeline(options: Partial<CallOptions>): ClientDuplexStream<PipelineRequest, PipelineResponse>;
+  pipeline(metadata: Metadata, options?: Partial<CallOptions>): ClientDuplexStream<PipelineRequest, PipelineResponse>;
   /** Lists keys in byte order, paged. */
   listKeys(
     request: ListKeysRequest,

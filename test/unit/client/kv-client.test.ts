@@ -11,14 +11,17 @@ import {
   type GetRequest,
   type GetResponse,
   KeyValueStoreService,
+  type PipelineRequest,
+  type PipelineResponse,
+  type PipelineResult,
   type PutRequest,
   type PutResponse,
   type RequestId,
 } from '../../../proto/gen/kvstore.ts';
 
 type Answer<Request, Response> = (
-  call: grpc.ServerUnaryCall<Request, Response>,
-  done: grpc.sendUnaryData<Response>,
+  call: { readonly request: Request },
+  done: (error: Partial<grpc.StatusObject> | null, response?: Response) => void,
 ) => void;
 
 interface Script {
@@ -38,7 +41,8 @@ const removed: Answer<DeleteRequest, DeleteResponse> = (_call, done) =>
 const snapshot: BackupResponse = { success: true, message: '', name: 'snapshot', records: 0, sizeBytes: 0 };
 /** Refuses as a node does: with the trailer that says whether the request may be sent again. */
 const refusing =
-  (code: grpc.status, details: string) => (_call: unknown, done: grpc.sendUnaryData<never>) => {
+  (code: grpc.status, details: string): Answer<unknown, never> =>
+  (_call, done) => {
     const metadata = new grpc.Metadata();
     metadata.set('kv-retryable', String(code === grpc.status.UNAVAILABLE));
     done({ code, details, metadata });
@@ -53,7 +57,7 @@ class ScriptedNode {
   private readonly server = new grpc.Server();
   port = 0;
 
-  static async start(script: Script): Promise<ScriptedNode> {
+  static async start(script: Script, atPort = 0): Promise<ScriptedNode> {
     const node = new ScriptedNode();
     const count =
       <Request, Response>(name: string, answer: Answer<Request, Response>): Answer<Request, Response> =>
@@ -67,15 +71,17 @@ class ScriptedNode {
         answer(call, done);
       };
     node.server.addService(KeyValueStoreService, {
-      put: count('put', script.put ?? stored),
-      get: count('get', script.get ?? found),
-      delete: count('delete', script.delete ?? removed),
+      pipeline: pipelineOf({
+        put: count('put', script.put ?? stored),
+        get: count('get', script.get ?? found),
+        delete: count('delete', script.delete ?? removed),
+      }),
       backup: count('backup', script.backup ?? ((_call, done) => done(null, snapshot))),
       ping: (_call: unknown, done: grpc.sendUnaryData<object>) =>
         done(null, { message: 'OK', nodeId: 'scripted', clusterId: '', epoch: 0, version: 'test' }),
     });
     node.port = await new Promise<number>((resolve, reject) => {
-      node.server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), (error, port) => {
+      node.server.bindAsync(`127.0.0.1:${atPort}`, grpc.ServerCredentials.createInsecure(), (error, port) => {
         if (error === null) resolve(port);
         else reject(error);
       });
@@ -90,6 +96,39 @@ class ScriptedNode {
   stop(): void {
     this.server.forceShutdown();
   }
+}
+
+/** Answers each operation by the script. An error that no node would answer, one without its trailer, ends the stream. */
+function pipelineOf(script: Required<Pick<Script, 'put' | 'get' | 'delete'>>) {
+  return (call: grpc.ServerDuplexStream<PipelineRequest, PipelineResponse>): void => {
+    const answer =
+      (number: number, $case: 'put' | 'get' | 'delete') =>
+      (error: Partial<grpc.StatusObject> | null, value?: unknown): void => {
+        const retryable = error?.metadata?.get('kv-retryable')[0];
+        if (error !== null && retryable === undefined) {
+          call.emit('error', error);
+          return;
+        }
+        const { code = 0, details: message = '' } = error ?? {};
+        const result =
+          error === null
+            ? ({ $case, value } as PipelineResult['result'])
+            : { $case: 'error' as const, value: { code, message, retryable: retryable === 'true' } };
+        call.write({ results: [{ number, result }], epoch: 0, closing: false });
+      };
+    call.on('error', () => undefined);
+    call.on('end', () => call.end());
+    call.on('data', ({ operations, clientId, clientStartMs }: PipelineRequest) => {
+      for (const { number, operation, requestNumber, attempt } of operations) {
+        const requestId = { clientId, clientStartMs, number: requestNumber, attempt };
+        if (operation?.$case === 'get') script.get({ request: operation.value }, answer(number, 'get'));
+        else if (operation?.$case === 'put')
+          script.put({ request: { ...operation.value, requestId } }, answer(number, 'put'));
+        else if (operation?.$case === 'delete')
+          script.delete({ request: { ...operation.value, requestId } }, answer(number, 'delete'));
+      }
+    });
+  };
 }
 
 async function failureOf(promise: Promise<unknown>): Promise<KvError> {
@@ -380,15 +419,7 @@ describe('the client library', () => {
     await client.get('k');
     node.stop();
     expect(await failureOf(client.get('k', { timeoutMs: 150 }))).to.include({ code: 'UNAVAILABLE' });
-    const server = new grpc.Server();
-    server.addService(KeyValueStoreService, { get: found });
-    await new Promise((resolve) => {
-      server.bindAsync(node.address, grpc.ServerCredentials.createInsecure(), resolve);
-    });
-    try {
-      expect((await client.get('k'))?.value.toString()).to.equal('v');
-    } finally {
-      server.forceShutdown();
-    }
+    nodes.push(await ScriptedNode.start({}, node.port));
+    expect((await client.get('k'))?.value.toString()).to.equal('v');
   });
 });

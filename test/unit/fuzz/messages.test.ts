@@ -201,8 +201,10 @@ describe('fuzzed frames of peers', () => {
 });
 
 describe('fuzzed requests', () => {
+  // Its messages are decoded in the handler (serialize.test.ts).
+  const { pipeline: _pipeline, ...unaryMethods } = kvServiceDefinition;
   const methods = Object.entries({
-    ...kvServiceDefinition,
+    ...unaryMethods,
     ...adminServiceDefinition,
     pullRecords: peerServiceDefinition.pullRecords,
     watchPartitions: peerServiceDefinition.watchPartitions,
