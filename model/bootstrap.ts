@@ -1,4 +1,5 @@
 import type { ClusterMap } from './cluster-map.ts';
+import { workersInMap } from './workers.ts';
 
 /**
  * What a cluster's writer (the operator, the local runner) does when it holds no map that nodes have taken: it may only
@@ -48,8 +49,13 @@ export type AmbiguityReason =
 export type BootstrapDecision =
   /** Nothing holds data: write a first map, with this id when one was decided before a crash, else with a new one. */
   | { readonly kind: 'mint'; readonly clusterId: string | undefined }
-  /** Decide again when these have answered. */
-  | { readonly kind: 'wait'; readonly waitingFor: readonly string[]; readonly why: string }
+  /** Decide again when these have answered; `map` is the newest that was heard of, and says who else there is. */
+  | {
+      readonly kind: 'wait';
+      readonly waitingFor: readonly string[];
+      readonly why: string;
+      readonly map?: ClusterMap | undefined;
+    }
   /** Go on with this map, the newest there is; `blank` are its members whose volumes hold nothing. */
   | { readonly kind: 'adopt'; readonly map: ClusterMap; readonly blank: readonly string[] }
   /** Write nothing; a person must look. */
@@ -72,7 +78,7 @@ export function decideBootstrap({ members, published }: BootstrapInput): Bootstr
     members.every((known) => known.nodeId !== nodeId),
   );
   // A published map was decided with every volume heard: later starts go on with whoever is reachable.
-  if (published === undefined && silent.length + unheard.length > 0) return notHeard(silent, unheard);
+  if (published === undefined && silent.length + unheard.length > 0) return notHeard(silent, unheard, newest);
   if (newest !== undefined) return { kind: 'adopt', map: newest, blank: blankIn(newest, members) };
   return withoutMap(members, [...ids.keys()][0]);
 }
@@ -90,6 +96,11 @@ export function newestMap(maps: readonly ClusterMap[]): ClusterMap | 'conflict' 
 /** How many pods a set gets that takes over a map: fewer than the map's members would be a drain (OPERATOR 2). */
 export function replicasOnAdoption(specifiedReplicas: number, map: ClusterMap): number {
   return Math.max(specifiedReplicas, new Set(map.members.map((member) => member.pod)).size);
+}
+
+/** How many workers its pods get: fewer than the map's members need would be a drain, which comes first. */
+export function workersOnAdoption(specifiedWorkers: number, map: ClusterMap): number {
+  return Math.max(specifiedWorkers, workersInMap(map));
 }
 
 /** Every cluster id that anything names, with who names it. */
@@ -122,6 +133,7 @@ function mapsOf(
 function notHeard(
   silent: readonly ExpectedMember[],
   unheard: readonly { readonly nodeId: string }[],
+  map: ClusterMap | undefined,
 ): BootstrapDecision {
   const withData = silent.filter(({ noted }) => noted !== undefined);
   const reasons = silent.map(({ nodeId, answer }) =>
@@ -136,7 +148,12 @@ function notHeard(
   }
   const waitingFor = [...silent, ...unheard].map(({ nodeId }) => nodeId);
   const unasked = unheard.map(({ nodeId }) => `${nodeId}: named by the map, not asked yet`);
-  return { kind: 'wait', waitingFor, why: [...reasons, ...unasked].join('; ') };
+  return {
+    kind: 'wait',
+    waitingFor,
+    why: [...reasons, ...unasked].join('; '),
+    ...(map === undefined ? {} : { map }),
+  };
 }
 
 function withoutMap(members: readonly ExpectedMember[], clusterId: string | undefined): BootstrapDecision {

@@ -32,9 +32,11 @@ export type NodeState =
 
 /** A node, in what changes on events only. */
 export interface NodeStatus {
-  /** The pod. */
+  /** The member's: the pod's for the first worker of a pod. */
   readonly name: string;
   readonly nodeId?: string;
+  /** Where it has another name. */
+  readonly pod?: string;
   readonly state: NodeState;
   readonly inSync: boolean;
   readonly partitions?: number;

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { refuseSchedule } from './cron-schedule.ts';
 import { parseQuantity } from './quantity.ts';
+import { MAX_WORKERS } from './workers.ts';
 
 /**
  * A KVCluster as users write it. Fields, bounds and defaults are those of deploy/crd/kvclusters.kvcluster.io.yaml; a
@@ -84,6 +85,7 @@ const spec = z.strictObject({
   replicas: z.int().min(1).max(100).default(3),
   replicationFactor: z.int().min(1).max(7).default(3),
   partitions: z.int().min(1).max(4096).default(256),
+  workersPerPod: z.int().min(1).max(MAX_WORKERS).default(1),
   image: z.string().min(1).max(512).regex(/^\S+$/, 'must not contain spaces').optional(),
   storage: storage.prefault({}),
   resources: resources.default({ requests: { cpu: '100m', memory: '256Mi' } }),

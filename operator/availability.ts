@@ -49,7 +49,7 @@ export function availabilityOf(map: ClusterMap | undefined, nodes: readonly Aske
 }
 
 /** Partitions that cannot be written at QUORUM now. */
-function partitionsWithoutQuorum(map: ClusterMap, nodes: readonly AskedNode[]): readonly number[] {
+export function partitionsWithoutQuorum(map: ClusterMap, nodes: readonly AskedNode[]): readonly number[] {
   const network = new Network(map, nodes);
   const decided = new Map<string, boolean>();
   const isAvailable = (set: readonly string[]): boolean => {

@@ -1,7 +1,7 @@
 import type { KVClusterSpec } from '../model/kvcluster.ts';
 import type { BackupStatus, Condition, ConditionType } from '../model/kvcluster-status.ts';
 import type { Availability } from './availability.ts';
-import { isHealthy, isPodReady, type NodeView, stateOf } from './nodes.ts';
+import { isHealthy, isSurelyDown, type NodeView, stateOf } from './nodes.ts';
 import type { StepResult } from './steps/step.ts';
 
 /** A condition before it is compared with the one that stands. */
@@ -24,7 +24,7 @@ export function countMisses(
 ): readonly NodeView[] {
   for (const node of nodes) {
     if (isHealthy(node)) misses.delete(node.nodeId);
-    else if (!isPodReady(node.pod)) misses.set(node.nodeId, MISSES_TO_TURN);
+    else if (isSurelyDown(node)) misses.set(node.nodeId, MISSES_TO_TURN);
     else if (isNewLook) misses.set(node.nodeId, (misses.get(node.nodeId) ?? 0) + 1);
   }
   const known = new Set(nodes.map(({ nodeId }) => nodeId));

@@ -4,14 +4,26 @@ import type { NodeState, NodeStatus } from '../model/kvcluster-status.ts';
 import { compareNatural } from '../model/natural-order.ts';
 import type { GetStatusResponse } from '../proto/gen/admin.ts';
 import { StoreState } from '../proto/gen/peer.ts';
-import { type ClusterIdentity, NODE_CONTAINER, objectNames, ports } from './resources/names.ts';
+import { workerNames, workerPorts } from '../model/workers.ts';
+import {
+  type ClusterIdentity,
+  NODE_CONTAINER,
+  objectNames,
+  ports,
+  WORKERS_ARGUMENT,
+} from './resources/names.ts';
 import type { Json } from './runtime/api.ts';
 import type { V1PersistentVolumeClaim, V1Pod } from './runtime/kubernetes.ts';
 
 /** One node of a cluster: what Kubernetes knows of its pod and volume, and what it says itself. */
 export interface NodeView {
-  /** Name of the pod and of the member. */
+  /** Name of the member. */
   readonly nodeId: string;
+  readonly podName: string;
+  /** Which one of its pod it is. */
+  readonly worker: number;
+  /** How many nodes its pod runs. */
+  readonly workers: number;
   readonly pod: Json<V1Pod> | undefined;
   readonly claim: Json<V1PersistentVolumeClaim> | undefined;
   /** Absent when there is nobody to ask. */
@@ -24,34 +36,39 @@ export interface NodeView {
 export interface NodeFacts {
   readonly cluster: ClusterIdentity;
   readonly clusterDomain: string;
-  /** Names of members that there should be. */
+  /** Names of pods that there should be. */
   readonly expected: readonly string[];
+  /** Nodes of a pod that is still to come. */
+  readonly workers: number;
   /** All pods of the cluster. */
   readonly pods: readonly Json<V1Pod>[];
-  readonly claimOf: (nodeId: string) => Json<V1PersistentVolumeClaim> | undefined;
+  readonly claimOf: (podName: string) => Json<V1PersistentVolumeClaim> | undefined;
   /** Absent as long as there is no secret to prove oneself with. */
   readonly admin: AdminClient | undefined;
 }
 
-/** Asks every expected node, and every pod beyond, all at once; in the order of their ordinals. */
+/** Asks every node of the expected pods, and of every pod beyond, all at once; in the order of their ordinals. */
 export async function viewNodes(facts: NodeFacts, signal: AbortSignal): Promise<readonly NodeView[]> {
   const byName = new Map(facts.pods.map((pod) => [pod.metadata.name, pod]));
   const names = [...new Set([...facts.expected, ...byName.keys()])].sort(compareNatural);
-  return Promise.all(names.map((nodeId) => viewNode(nodeId, byName.get(nodeId), facts, signal)));
+  const places = names.flatMap((podName) => {
+    const pod = byName.get(podName);
+    const workers = pod === undefined ? facts.workers : workersOfPod(pod);
+    return workerNames(podName, workers).map((nodeId, worker) => ({ nodeId, podName, worker, workers, pod }));
+  });
+  return Promise.all(places.map((place) => viewNode(place, facts, signal)));
 }
 
-async function viewNode(
-  nodeId: string,
-  pod: Json<V1Pod> | undefined,
-  facts: NodeFacts,
-  signal: AbortSignal,
-): Promise<NodeView> {
-  const view = { nodeId, pod, claim: facts.claimOf(nodeId), target: undefined, answer: undefined };
+type NodePlace = Pick<NodeView, 'nodeId' | 'podName' | 'worker' | 'workers' | 'pod'>;
+
+async function viewNode(place: NodePlace, facts: NodeFacts, signal: AbortSignal): Promise<NodeView> {
+  const { pod, podName } = place;
+  const view = { ...place, claim: facts.claimOf(podName), target: undefined, answer: undefined };
   const podIP = pod?.status?.podIP;
   if (pod === undefined) return { ...view, silence: 'there is no pod' };
   if (!isRunning(pod) || podIP === undefined) return { ...view, silence: whyNotRunning(pod) };
   if (facts.admin === undefined) return { ...view, silence: 'there is no secret yet' };
-  const target = targetOf(nodeId, podIP, facts);
+  const target = targetOf(place, podIP, facts);
   try {
     return { ...view, target, answer: await facts.admin.status(target, signal), silence: '' };
   } catch (error) {
@@ -61,13 +78,22 @@ async function viewNode(
 }
 
 /** The pod's address is dialled, so that a stale DNS record leads nowhere; the name says who is meant. */
-function targetOf(nodeId: string, podIP: string, { cluster, clusterDomain }: NodeFacts): AdminTarget {
+function targetOf(place: NodePlace, podIP: string, { cluster, clusterDomain }: NodeFacts): AdminTarget {
   const { headlessService } = objectNames(cluster.name);
+  const { nodeId, podName, worker, workers } = place;
+  const { peer } = workerPorts(ports, worker, workers);
   return {
     nodeId,
-    address: podIP.includes(':') ? `[${podIP}]:${ports.peer}` : `${podIP}:${ports.peer}`,
-    authority: `${nodeId}.${headlessService}.${cluster.namespace}.svc.${clusterDomain}`,
+    address: podIP.includes(':') ? `[${podIP}]:${peer}` : `${podIP}:${peer}`,
+    authority: `${podName}.${headlessService}.${cluster.namespace}.svc.${clusterDomain}`,
   };
+}
+
+/** How many nodes a pod runs: what it was started with, whatever its successor will have. */
+function workersOfPod(pod: Json<V1Pod>): number {
+  const args = pod.spec?.containers.find(({ name }) => name === NODE_CONTAINER)?.args ?? [];
+  const given = args.find((argument) => argument.startsWith(WORKERS_ARGUMENT));
+  return given === undefined ? 1 : Number(given.slice(WORKERS_ARGUMENT.length));
 }
 
 export function isTerminating(pod: Json<V1Pod>): boolean {
@@ -151,7 +177,18 @@ export function stateOf({ pod, answer }: NodeView): NodeState {
 
 /** Whether the node serves and holds everything it should, by Kubernetes and by itself. */
 export function isHealthy(view: NodeView): boolean {
-  return isPodReady(view.pod) && stateOf(view) === 'Active' && view.answer?.inSync === true;
+  return isServing(view) && stateOf(view) === 'Active' && view.answer?.inSync === true;
+}
+
+/** A pod is Ready when all of its nodes are: one of several is asked itself, or each would count as down with another. */
+function isServing({ pod, workers, answer }: NodeView): boolean {
+  return workers === 1 ? isPodReady(pod) : pod !== undefined && !isTerminating(pod) && answer?.ready === true;
+}
+
+/** Whether Kubernetes says that the node does not serve: that is certain, where its silence may pass. */
+export function isSurelyDown({ pod, workers }: NodeView): boolean {
+  if (workers === 1) return !isPodReady(pod);
+  return pod === undefined || isTerminating(pod) || !isRunning(pod);
 }
 
 /** What status shows of a node: only what changes on events. */
@@ -161,6 +198,8 @@ export function nodeStatusOf(view: NodeView): NodeStatus {
   return {
     name: view.nodeId,
     nodeId: view.nodeId,
+    // Only where it says something: a CRD of an earlier release has no such field.
+    ...(view.podName === view.nodeId ? {} : { pod: view.podName }),
     state: stateOf(view),
     inSync: view.answer?.inSync === true,
     ...(view.answer === undefined ? {} : { partitions: view.answer.readablePartitions }),

@@ -1,6 +1,6 @@
 import { type KVClusterSpec, parseKVCluster } from '../model/kvcluster.ts';
 import type { KVClusterStatus } from '../model/kvcluster-status.ts';
-import { replicasOnAdoption } from '../model/bootstrap.ts';
+import { replicasOnAdoption, workersOnAdoption } from '../model/bootstrap.ts';
 import type { ClusterMemories } from './cluster-memory.ts';
 import { isHealthy, viewNodes } from './nodes.ts';
 import { announceGeneration, type Reporter, reportInvalid, reportStatus, type Work } from './report.ts';
@@ -78,7 +78,7 @@ function isBootstrapping(status: KVClusterStatus = {}): boolean {
 
 /** Gathers what the steps decide on. */
 async function look(
-  base: Omit<StepContext, 'spec' | 'image' | 'replicas' | 'nodes'>,
+  base: Omit<StepContext, 'spec' | 'image' | 'replicas' | 'workers' | 'nodes'>,
   spec: KVClusterSpec,
 ): Promise<StepContext> {
   const { cache, cluster, memory, defaultImage, clusterDomain, signal } = base;
@@ -91,6 +91,7 @@ async function look(
   const map = published.kind === 'map' ? published.map : memory.map;
   memory.map = map;
   const replicas = map === undefined ? spec.replicas : replicasOnAdoption(spec.replicas, map);
+  const workers = map === undefined ? spec.workersPerPod : workersOnAdoption(spec.workersPerPod, map);
   const expected = Array.from({ length: replicas }, (_, ordinal) => names.pod(ordinal));
   await recallSecret(base);
   const nodes = await viewNodes(
@@ -98,13 +99,14 @@ async function look(
       cluster,
       clusterDomain,
       expected,
+      workers,
       pods: cache.list('pods', cluster.namespace, selectorOf(cluster, 'node')),
-      claimOf: (nodeId) => cache.get('volumeClaims', cluster.namespace, names.volumeClaimOf(nodeId)),
+      claimOf: (podName) => cache.get('volumeClaims', cluster.namespace, names.volumeClaimOf(podName)),
       admin: memory.admin,
     },
     signal,
   );
-  return { ...base, spec, image: spec.image ?? running ?? defaultImage, replicas, nodes };
+  return { ...base, spec, image: spec.image ?? running ?? defaultImage, replicas, workers, nodes };
 }
 
 /** Takes the steps until one of them does not go on; backups are looked after whatever the data path does. */

@@ -1,4 +1,4 @@
-import { canonicalJson } from '../model/cluster-map.ts';
+import { canonicalJson, memberOf } from '../model/cluster-map.ts';
 import type { Condition, KVClusterStatus, NodeStatus } from '../model/kvcluster-status.ts';
 import { type Availability, availabilityOf } from './availability.ts';
 import { backupStatusOf } from './backup-status.ts';
@@ -93,7 +93,8 @@ export async function reportStatus(
     cache.list('pods', cluster.namespace, ofBackup),
   );
   const isNew = isNewLook(memory, options.clock.monotonicMs());
-  const down = countMisses(memory.misses, nodes, isNew);
+  const missed = new Set(countMisses(memory.misses, nodes, isNew));
+  const down = nodes.filter((node) => missed.has(node) && isExpectedToServe(node, memory));
   const availability = settle(memory, availabilityOfNodes(memory, nodes), isNew, before.conditions ?? []);
   const findings = findConditions({
     spec,
@@ -104,11 +105,14 @@ export async function reportStatus(
     backup,
   });
   const shown = nodes.map((node) => shownStatusOf(node, memory, before.nodes ?? []));
+  const pods = nodes.filter(({ worker }) => worker === 0);
   const status: KVClusterStatus = {
     observedGeneration: generation,
-    replicas: nodes.filter(({ pod }) => pod !== undefined).length,
-    readyReplicas: nodes.filter(({ pod }) => isPodReady(pod)).length,
-    inSyncReplicas: shown.filter(({ inSync }) => inSync).length,
+    replicas: pods.filter(({ pod }) => pod !== undefined).length,
+    readyReplicas: pods.filter(({ pod }) => isPodReady(pod)).length,
+    inSyncReplicas: pods.filter(({ podName }) =>
+      shown.every((node) => node.inSync || (node.pod ?? node.name) !== podName),
+    ).length,
     selector: labelSelector(selectorOf(cluster, 'node')),
     image: context.image,
     nodes: shown,
@@ -117,6 +121,11 @@ export async function reportStatus(
     ...(backup === undefined ? {} : { backup }),
   };
   await writeReport(options, object, status, signal);
+}
+
+/** A further node of a pod that no map lists yet, or any more, is told of by Progressing. */
+function isExpectedToServe({ worker, nodeId }: NodeView, { map }: ClusterMemory): boolean {
+  return worker === 0 || map === undefined || memberOf(map, nodeId) !== undefined;
 }
 
 function availabilityOfNodes({ map }: ClusterMemory, nodes: readonly NodeView[]): Availability {

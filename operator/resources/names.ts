@@ -14,6 +14,9 @@ export const FIELD_MANAGER = 'kvcluster-operator';
 /** Ports of a node, the same in every pod. */
 export const ports = { client: 50051, peer: 50052, http: 9090 } as const;
 
+/** The node's flag that says how many of them a pod runs; absent: one. */
+export const WORKERS_ARGUMENT = '--workers=';
+
 /** The container that runs the node. */
 export const NODE_CONTAINER = 'node';
 export const DATA_VOLUME = 'data';

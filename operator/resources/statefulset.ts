@@ -1,4 +1,5 @@
 import type { KVClusterScheduling, KVClusterSpec, KVClusterStorage } from '../../model/kvcluster.ts';
+import { workerPorts } from '../../model/workers.ts';
 import type { Json, Wire } from '../runtime/api.ts';
 import type {
   V1Container,
@@ -18,6 +19,7 @@ import {
   ownedMetadata,
   ports,
   selectorOf,
+  WORKERS_ARGUMENT,
 } from './names.ts';
 import { restrictedContainer, restrictedPod } from './pod-security.ts';
 
@@ -35,6 +37,8 @@ export interface StatefulSetOptions {
   readonly cluster: ClusterIdentity;
   readonly spec: KVClusterSpec;
   readonly replicas: number;
+  /** Nodes of each pod. */
+  readonly workers: number;
   readonly image: string;
   /** The set as it is, if there is one: what cannot be changed is taken from it. */
   readonly live?: Json<V1StatefulSet> | undefined;
@@ -73,13 +77,14 @@ export function buildStatefulSet(options: StatefulSetOptions): Json<V1StatefulSe
   };
 }
 
-function podSpec({ cluster, spec, image }: StatefulSetOptions): Wire<V1PodSpec> {
+function podSpec(options: StatefulSetOptions): Wire<V1PodSpec> {
+  const { cluster, spec } = options;
   return {
     securityContext: restrictedPod,
     automountServiceAccountToken: false,
     enableServiceLinks: false,
     terminationGracePeriodSeconds: TERMINATION_GRACE_SECONDS,
-    containers: [nodeContainer(cluster, spec, image)],
+    containers: [nodeContainer(options)],
     volumes: [
       { name: SECRET_VOLUME, secret: { secretName: objectNames(cluster.name).secret, defaultMode: 0o440 } },
     ],
@@ -87,7 +92,7 @@ function podSpec({ cluster, spec, image }: StatefulSetOptions): Wire<V1PodSpec> 
   };
 }
 
-function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: string): Wire<V1Container> {
+function nodeContainer({ cluster, spec, image, workers }: StatefulSetOptions): Wire<V1Container> {
   return {
     name: NODE_CONTAINER,
     image,
@@ -100,6 +105,8 @@ function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: str
       '--discovery=dns',
       `--data-dir=${DATA_PATH}`,
       `--secret-file=${SECRET_PATH}/${SECRET_KEY}`,
+      // Absent for one, as before there could be more: pods of earlier releases are not restarted for it.
+      ...(workers === 1 ? [] : [`${WORKERS_ARGUMENT}${workers}`]),
     ],
     env: [
       { name: 'POD_NAME', valueFrom: { fieldRef: { fieldPath: 'metadata.name' } } },
@@ -107,7 +114,11 @@ function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: str
       { name: 'KVCTL_SERVICE', value: `${objectNames(cluster.name).headlessService}.${cluster.namespace}` },
       { name: 'KVCTL_SECRET_FILE', value: `${SECRET_PATH}/${SECRET_KEY}` },
     ],
-    ports: Object.entries(ports).map(([name, containerPort]) => ({ name, containerPort, protocol: 'TCP' })),
+    ports: [...Object.entries(ports), ...portsOfWorkers(workers)].map(([name, containerPort]) => ({
+      name,
+      containerPort,
+      protocol: 'TCP',
+    })),
     resources: wireResources(spec.resources),
     securityContext: restrictedContainer,
     startupProbe: { httpGet: { path: '/healthz', port: 'http' }, timeoutSeconds: 3, ...STARTUP },
@@ -128,6 +139,16 @@ function nodeContainer(cluster: ClusterIdentity, spec: KVClusterSpec, image: str
       { name: SECRET_VOLUME, mountPath: SECRET_PATH, readOnly: true },
     ],
   };
+}
+
+/** The ports of single workers, for who reads the pod: nothing depends on their being declared. */
+function portsOfWorkers(workers: number): readonly (readonly [string, number])[] {
+  if (workers === 1) return [];
+  return Array.from({ length: workers }, (_, worker) => worker).flatMap((worker) =>
+    Object.entries(workerPorts(ports, worker, workers))
+      .filter(([, port]) => port !== ports.peer)
+      .map(([name, port]) => [`${name}-w${worker}`, port] as const),
+  );
 }
 
 /** Amounts as text: what is written as a number is the same amount. */

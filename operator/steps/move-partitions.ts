@@ -1,6 +1,8 @@
 import { moveReportOf } from '../../client/move-reports.ts';
 import type { ClusterMap, Member } from '../../model/cluster-map.ts';
+import { isSameSet } from '../../model/map-check.ts';
 import { nextStep, type Reports } from '../../model/moves.ts';
+import { workerNames } from '../../model/workers.ts';
 import type { NodeView } from '../nodes.ts';
 import { objectNames } from '../resources/names.ts';
 import { memberOfNode } from './members.ts';
@@ -39,14 +41,22 @@ export async function movePartitions(context: StepContext): Promise<StepResult> 
 }
 
 /** The nodes of the spec. One that the map lists keeps what the map says of it while its pod is away. */
-function wantedMembers({ cluster, spec, nodes, memory }: StepContext): readonly Member[] {
+function wantedMembers(context: StepContext): readonly Member[] {
+  const { spec, workers, nodes, memory } = context;
+  return wantedPods(context).flatMap((podName) =>
+    workerNames(podName, spec.workersPerPod).map((nodeId, worker) => {
+      const known = memory.map?.members.find((member) => member.nodeId === nodeId);
+      const pod = nodes.find((node) => node.podName === podName)?.pod;
+      return known !== undefined && pod === undefined
+        ? known
+        : memberOfNode({ podName, worker, workers, pod });
+    }),
+  );
+}
+
+function wantedPods({ cluster, spec }: StepContext): readonly string[] {
   const names = objectNames(cluster.name);
-  return Array.from({ length: spec.replicas }, (_, ordinal) => {
-    const nodeId = names.pod(ordinal);
-    const known = memory.map?.members.find((member) => member.nodeId === nodeId);
-    const view = nodes.find((node) => node.nodeId === nodeId);
-    return known !== undefined && view?.pod === undefined ? known : memberOfNode(nodeId, view?.pod);
-  });
+  return Array.from({ length: spec.replicas }, (_, ordinal) => names.pod(ordinal));
 }
 
 function reportsOf(nodes: readonly NodeView[]): Reports {
@@ -58,14 +68,17 @@ function reportsOf(nodes: readonly NodeView[]): Reports {
 }
 
 /** Whether nothing has to change, whoever is waited for: a cluster with a node down is not one that scales. */
-function isAsWanted(map: ClusterMap, { spec, cluster }: StepContext): boolean {
-  const names = objectNames(cluster.name);
+function isAsWanted(map: ClusterMap, context: StepContext): boolean {
+  const { replicationFactor, workersPerPod } = context.spec;
+  const wanted = wantedPods(context).flatMap((podName) => workerNames(podName, workersPerPod));
   return (
     map.moving === undefined &&
-    map.replicationFactor === spec.replicationFactor &&
-    map.members.length === spec.replicas &&
+    map.replicationFactor === replicationFactor &&
     map.members.every(({ state }) => state === 'active') &&
-    map.members.every(({ nodeId }, ordinal) => nodeId === names.pod(ordinal))
+    isSameSet(
+      map.members.map(({ nodeId }) => nodeId),
+      wanted,
+    )
   );
 }
 

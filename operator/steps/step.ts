@@ -59,6 +59,8 @@ export interface StepContext extends Runtime {
   readonly image: string;
   /** Pods that there should be; more than `spec.replicas` when a taken over map has more members. */
   readonly replicas: number;
+  /** Nodes that each pod should run; more than `spec.workersPerPod` until the map has no member for them any more. */
+  readonly workers: number;
   /** Its nodes have not all served at the same time yet. */
   readonly isStarting: boolean;
   /** The nodes as they were when the reconciliation began. */

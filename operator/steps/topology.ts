@@ -27,6 +27,8 @@ export async function ensureTopology(context: StepContext): Promise<StepResult> 
   if (decision.kind !== 'ambiguous') context.memory.silentSinceMs = undefined;
   switch (decision.kind) {
     case 'wait':
+      // It may have members in pods that there are not yet, because the spec asks for fewer than there were.
+      context.memory.map = decision.map ?? context.memory.map;
       return waitForNodes(context, decision.why);
     case 'ambiguous':
       return refuse(context, decision);
@@ -123,7 +125,7 @@ async function startCluster(context: StepContext, clusterId: string): Promise<St
     name: cluster.name,
     partitions: spec.partitions,
     replicationFactor: spec.replicationFactor,
-    members: nodes.map(({ nodeId, pod }) => memberOfNode(nodeId, pod)),
+    members: nodes.map(memberOfNode),
   });
   return carryOn(context, map, undefined);
 }

@@ -18,8 +18,9 @@ export async function noteOnVolumes(
   context: StepContext,
   map: Pick<ClusterMap, 'clusterId' | 'initialised'>,
 ): Promise<void> {
-  for (const { claim } of context.nodes) {
-    if (claim === undefined) continue;
+  for (const { claim, worker } of context.nodes) {
+    // The nodes of a pod share its volume.
+    if (claim === undefined || worker > 0) continue;
     const wanted = {
       [annotations.cluster]: `${context.cluster.namespace}/${context.cluster.name}`,
       [annotations.clusterId]: map.clusterId,

@@ -22,10 +22,14 @@ export async function applyDisruptionBudget(context: StepContext): Promise<StepR
 
 /** Makes the set be as it should; which pods are restarted for it is decided in rolling-update.ts. */
 export async function applyStatefulSet(context: StepContext): Promise<StepResult> {
-  const { cluster, spec, replicas, image, cache, writer, signal } = context;
+  const { cluster, spec, replicas, workers, image, cache, writer, signal } = context;
   const live = cache.get('statefulSets', cluster.namespace, objectNames(cluster.name).statefulSet);
   try {
-    await writer.apply('statefulSets', buildStatefulSet({ cluster, spec, replicas, image, live }), signal);
+    await writer.apply(
+      'statefulSets',
+      buildStatefulSet({ cluster, spec, replicas, workers, image, live }),
+      signal,
+    );
   } catch (error) {
     if (!isInvalid(error)) throw error;
     return blocked('InvalidPodTemplate', `The API server refuses the StatefulSet: ${messageOf(error)}`);

@@ -146,6 +146,18 @@ const rules: readonly Rule[] = [
     accepted: schedule('0 3 * * mon-Fri'),
   },
   {
+    what: 'more workers in a pod than have ports',
+    refused: { workersPerPod: 17 },
+    message: /spec\.workersPerPod.*less than or equal to 16/,
+    accepted: { workersPerPod: 16 },
+  },
+  {
+    what: 'a pod without workers',
+    refused: { workersPerPod: 0 },
+    message: /spec\.workersPerPod.*greater than or equal to 1/,
+    accepted: { workersPerPod: 2 },
+  },
+  {
     what: 'a replicationFactor above 7',
     refused: { replicationFactor: 8 },
     message: /spec\.replicationFactor.*less than or equal to 7/,
@@ -296,6 +308,7 @@ describe('the rules of the KVCluster resource', function () {
       replicas: 3,
       replicationFactor: 3,
       partitions: 256,
+      workersPerPod: 1,
       storage: { size: '1Gi' },
       resources: { requests: { cpu: '100m', memory: '256Mi' } },
       backup: { schedule: '@daily', suspend: false, storage: { size: '1Gi' } },
@@ -306,5 +319,7 @@ describe('the rules of the KVCluster resource', function () {
   it('come with words for kubectl explain', async () => {
     const words = await kubectl.run(['explain', 'kvcluster.spec.backup.schedule']);
     expect(words).to.match(/as in a CronJob: five fields/);
+    const workers = await kubectl.run(['explain', 'kvcluster.spec.workersPerPod']);
+    expect(workers.replaceAll(/\s+/g, ' ')).to.match(/Copies of a key never share a pod\. May be changed/);
   });
 });

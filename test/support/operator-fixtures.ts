@@ -5,6 +5,7 @@ import type { Json } from '../../operator/runtime/api.ts';
 import type { V1Pod, V1StatefulSet } from '../../operator/runtime/kubernetes.ts';
 import type { GetStatusResponse } from '../../proto/gen/admin.ts';
 import { StoreState } from '../../proto/gen/peer.ts';
+import { workerNames } from '../../model/workers.ts';
 import { memberNamed } from './member.ts';
 
 /** The cluster that tests of the operator speak of. */
@@ -123,6 +124,49 @@ export function peersOf(nodeId: string, cut: readonly string[]): GetStatusRespon
     }));
 }
 
+/** Names of the members of the demo cluster with two workers in each pod, by pod. */
+export const workersByPod = new Map(members.map((pod) => [pod, workerNames(pod, 2)]));
+
+/** The demo cluster's map with two workers in each pod. */
+export function demoMapOfWorkers(): ClusterMap {
+  const all = [...workersByPod].flatMap(([pod, names]) =>
+    names.map((nodeId) => ({ ...memberNamed(nodeId), pod })),
+  );
+  const { clusterId, namespace, name, partitions, replicationFactor } = demoMap();
+  return withInitialised(
+    firstMap({ clusterId, namespace, name, partitions, replicationFactor, members: all }),
+  );
+}
+
+/** The nodes of one pod with two of them, in order, with changes of the pod and of each of its nodes. */
+export function viewsOfPod(
+  podName: string,
+  {
+    pod = {},
+    answers = [],
+  }: { pod?: PodOptions | null; answers?: readonly (Partial<GetStatusResponse> | null)[] } = {},
+): readonly NodeView[] {
+  const shared = pod === null ? undefined : podOf(podName, pod);
+  return workerNames(podName, 2).map((nodeId, worker) => {
+    const answer = answers[worker] === undefined ? {} : answers[worker];
+    const names = [...workersByPod.values()].flat();
+    const peers = names
+      .filter((other) => other !== nodeId)
+      .map((other) => ({ ...aPeer, nodeId: other, connectedTo: names.filter((third) => third !== other) }));
+    const view = viewOf(nodeId, { answer: answer === null ? null : { peers, ...answer } });
+    return { ...view, podName, worker, workers: 2, pod: shared };
+  });
+}
+
+const aPeer = {
+  connected: true,
+  state: StoreState.READABLE,
+  behind: 0,
+  ahead: 0,
+  clockOffsetMs: 0,
+  incarnation: 1,
+} as const;
+
 /** A node in order, with changes. */
 export function viewOf(
   nodeId: string,
@@ -130,6 +174,9 @@ export function viewOf(
 ): NodeView {
   return {
     nodeId,
+    podName: nodeId,
+    worker: 0,
+    workers: 1,
     pod: pod === null ? undefined : podOf(nodeId, pod),
     claim: undefined,
     target: pod === null ? undefined : { nodeId, address: '10.0.0.1:50052' },

@@ -8,9 +8,11 @@ import {
   decideBootstrap,
   newestMap,
   replicasOnAdoption,
+  workersOnAdoption,
 } from '../../../model/bootstrap.ts';
 import type { ClusterMap } from '../../../model/cluster-map.ts';
 import { firstMap, nextMap, withInitialised } from '../../../model/next-map.ts';
+import { workerNames } from '../../../model/workers.ts';
 import { memberNamed } from '../../support/member.ts';
 
 const ID = 'a'.repeat(32);
@@ -24,6 +26,7 @@ function mapOf(
   clusterId: string,
   epoch: number,
   names: readonly string[] = ['kv-0', 'kv-1', 'kv-2'],
+  workers = 1,
 ): ClusterMap {
   const first = firstMap({
     clusterId,
@@ -31,7 +34,9 @@ function mapOf(
     name: 'kv',
     partitions: 8,
     replicationFactor: 5,
-    members: names.map(memberNamed),
+    members: names.flatMap((pod) =>
+      workerNames(pod, workers).map((nodeId) => ({ ...memberNamed(nodeId), pod })),
+    ),
   });
   let map = first;
   while (map.epoch < epoch) map = nextMap(map, { initialised: true });
@@ -241,6 +246,18 @@ describe('maps of a starting cluster', () => {
   it('gives an adopted set as many pods as the map has', () => {
     const map = mapOf(ID, 1);
     expect([1, 3, 4].map((replicas) => replicasOnAdoption(replicas, map))).to.deep.equal([3, 3, 4]);
+  });
+
+  it('gives the pods of an adopted set as many workers as the map has', () => {
+    const [single, double] = [mapOf(ID, 1), mapOf(ID, 1, ['kv-0', 'kv-1', 'kv-2'], 2)];
+    expect([1, 3].map((workers) => workersOnAdoption(workers, single))).to.deep.equal([1, 3]);
+    expect([1, 3].map((workers) => workersOnAdoption(workers, double))).to.deep.equal([2, 3]);
+  });
+
+  it('says by the map it has heard of whom it waits for who is not there yet', () => {
+    const map = mapOf(ID, 3);
+    const decision = decideBootstrap({ members: members(holds(ID, map), holds(ID, map)) });
+    expect(decision).to.deep.include({ kind: 'wait', waitingFor: ['kv-2'], map });
   });
 
   it('knows no newest map among none', () => {

@@ -45,6 +45,7 @@ describe('parseKVCluster', () => {
           replicas: 3,
           replicationFactor: 3,
           partitions: 256,
+          workersPerPod: 1,
           storage: { size: '1Gi' },
           resources: { requests: { cpu: '100m', memory: '256Mi' } },
           backup: { schedule: '@daily', suspend: false, storage: { size: '1Gi' } },

@@ -1,8 +1,10 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { firstMap } from '../../../model/next-map.ts';
+import type { Member } from '../../../model/cluster-map.ts';
 import { type DesiredCluster, type MoveStep, nextStep } from '../../../model/moves.ts';
 import { replicaSets } from '../../../model/replica-sets.ts';
+import { workerNames } from '../../../model/workers.ts';
 import { memberNamed } from '../../support/member.ts';
 import { MoveCluster } from '../../support/move-cluster.ts';
 import { expectRules, type NamedPlacement } from '../../support/placement-checks.ts';
@@ -11,13 +13,19 @@ const ROUNDS_TO_END = 600;
 
 /** What somebody does, now and then, beside what goes on all the time. */
 type Event =
-  | { readonly kind: 'want'; readonly members: readonly number[]; readonly replicationFactor: number }
+  | {
+      readonly kind: 'want';
+      readonly pods: readonly number[];
+      readonly workers: number;
+      readonly replicationFactor: number;
+    }
   | { readonly kind: 'toggle' | 'down' | 'force' | 'replace' };
 
 const events: fc.Arbitrary<Event> = fc.oneof(
   fc.record({
     kind: fc.constant('want' as const),
-    members: fc.uniqueArray(fc.integer({ min: 0, max: 6 }), { minLength: 1, maxLength: 6 }),
+    pods: fc.uniqueArray(fc.integer({ min: 0, max: 6 }), { minLength: 1, maxLength: 6 }),
+    workers: fc.constantFrom(1, 1, 2),
     replicationFactor: fc.integer({ min: 1, max: 5 }),
   }),
   fc.record({ kind: fc.constantFrom('toggle' as const, 'toggle', 'down', 'down', 'force', 'replace') }),
@@ -26,7 +34,8 @@ const events: fc.Arbitrary<Event> = fc.oneof(
 const plays = fc.record({
   partitions: fc.integer({ min: 1, max: 8 }),
   batchPartitions: fc.integer({ min: 1, max: 4 }),
-  members: fc.integer({ min: 1, max: 5 }),
+  pods: fc.integer({ min: 1, max: 5 }),
+  workers: fc.constantFrom(1, 1, 2, 3),
   replicationFactor: fc.integer({ min: 1, max: 5 }),
   seed: fc.integer(),
   events: fc.array(fc.record({ event: events, steps: fc.integer({ min: 0, max: 60 }) }), {
@@ -46,20 +55,22 @@ function choosing(seed: number): (count: number) => number {
   };
 }
 
-const wanting = (
-  members: readonly number[],
-  replicationFactor: number,
-  batchPartitions: number,
-): DesiredCluster => ({
-  members: members.map((index) => memberNamed(`kv-${index}`)),
-  replicationFactor,
-  batchPartitions,
-});
+/** The members of pods, with so many workers each. */
+function membersIn(pods: readonly number[], workers: number): readonly Member[] {
+  return pods.flatMap((index) => {
+    const pod = `kv-${index}`;
+    return workerNames(pod, workers).map((nodeId) => ({ ...memberNamed(nodeId), pod }));
+  });
+}
 
 function happen(cluster: MoveCluster, event: Event, batchPartitions: number): void {
   switch (event.kind) {
     case 'want':
-      cluster.desired = wanting(event.members, event.replicationFactor, batchPartitions);
+      cluster.desired = {
+        members: membersIn(event.pods, event.workers),
+        replicationFactor: event.replicationFactor,
+        batchPartitions,
+      };
       cluster.startWanted();
       return;
     case 'toggle':
@@ -81,39 +92,42 @@ describe('changing the map', function () {
 
   it('loses nothing and ends as desired, whoever comes, goes, dies or crashes in whichever order', () => {
     fc.assert(
-      fc.property(plays, ({ partitions, batchPartitions, members, replicationFactor, seed, events }) => {
-        const all = Array.from({ length: members }, (_, index) => index);
-        const first = firstMap({
-          clusterId: '0'.repeat(32),
-          namespace: 'default',
-          name: 'kv',
-          partitions,
-          replicationFactor,
-          members: all.map((index) => memberNamed(`kv-${index}`)),
-        });
-        const desired = wanting(all, replicationFactor, batchPartitions);
-        const cluster = new MoveCluster(first, desired, choosing(seed));
-        for (const { event, steps } of events) {
-          happen(cluster, event, batchPartitions);
-          for (let step = 0; step < steps; step += 1) cluster.step();
-        }
+      fc.property(
+        plays,
+        ({ partitions, batchPartitions, pods, workers, replicationFactor, seed, events }) => {
+          const members = membersIn([...Array.from({ length: pods }).keys()], workers);
+          const first = firstMap({
+            clusterId: '0'.repeat(32),
+            namespace: 'default',
+            name: 'kv',
+            partitions,
+            replicationFactor,
+            members,
+          });
+          const desired: DesiredCluster = { members, replicationFactor, batchPartitions };
+          const cluster = new MoveCluster(first, desired, choosing(seed));
+          for (const { event, steps } of events) {
+            happen(cluster, event, batchPartitions);
+            for (let step = 0; step < steps; step += 1) cluster.step();
+          }
 
-        for (const node of cluster.nodes.values()) node.isUp = true;
-        const ask = (): MoveStep => nextStep(cluster.published, cluster.desired, cluster.reports);
-        // A member that is down and wanted leaves nothing to do, until it is back.
-        const isEnd = (): boolean =>
-          ask().kind === 'done' && cluster.published.members.every(({ state }) => state !== 'down');
-        for (let round = 0; round < ROUNDS_TO_END && !isEnd(); round += 1) cluster.round();
-        const end = ask();
-        expect(end, cluster.history.join('\n')).to.deep.equal({ kind: 'done' });
+          for (const node of cluster.nodes.values()) node.isUp = true;
+          const ask = (): MoveStep => nextStep(cluster.published, cluster.desired, cluster.reports);
+          // A member that is down and wanted leaves nothing to do, until it is back.
+          const isEnd = (): boolean =>
+            ask().kind === 'done' && cluster.published.members.every(({ state }) => state !== 'down');
+          for (let round = 0; round < ROUNDS_TO_END && !isEnd(); round += 1) cluster.round();
+          const end = ask();
+          expect(end, cluster.history.join('\n')).to.deep.equal({ kind: 'done' });
 
-        const map = cluster.published;
-        const wanted = cluster.desired.members.map(({ nodeId }) => nodeId).toSorted();
-        expect(map.members.map(({ nodeId }) => nodeId)).to.deep.equal(wanted);
-        expect(map.members.filter(({ state }) => state !== 'active')).to.deep.equal([]);
-        const placement: NamedPlacement = map.assignment.map((_, at) => replicaSets(map, at).read);
-        expectRules(map.members, cluster.desired.replicationFactor, placement);
-      }),
+          const map = cluster.published;
+          const wanted = cluster.desired.members.map(({ nodeId }) => nodeId).toSorted();
+          expect(map.members.map(({ nodeId }) => nodeId)).to.deep.equal(wanted);
+          expect(map.members.filter(({ state }) => state !== 'active')).to.deep.equal([]);
+          const placement: NamedPlacement = map.assignment.map((_, at) => replicaSets(map, at).read);
+          expectRules(map.members, cluster.desired.replicationFactor, placement);
+        },
+      ),
       { numRuns: 300 },
     );
   });

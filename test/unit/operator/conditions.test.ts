@@ -9,7 +9,7 @@ import {
   transitionsOf,
 } from '../../../operator/conditions.ts';
 import { blocked, proceed, requeueAfter } from '../../../operator/steps/step.ts';
-import { members, viewOf } from '../../support/operator-fixtures.ts';
+import { members, viewOf, viewsOfPod } from '../../support/operator-fixtures.ts';
 
 function specOf(spec: object = {}): KVClusterSpec {
   const parsed = parseKVCluster({
@@ -173,6 +173,22 @@ describe('countMisses', () => {
     expect(look(viewOf('demo-0', { answer: { inSync: false } }))).to.equal(1);
     expect(look(viewOf('demo-0'))).to.equal(0);
     expect(look(viewOf('demo-0', { answer: { inSync: false } }))).to.equal(0);
+  });
+
+  it('counts the other nodes of a pod that is not Ready for one of them as what they say', () => {
+    const misses = new Map<string, number>();
+    const look = (...answers: readonly (object | null)[]): readonly string[] =>
+      countMisses(misses, viewsOfPod('demo-0', { pod: { ready: false }, answers }), true).map(
+        ({ nodeId }) => nodeId,
+      );
+    expect([look({}, null), look({}, null), look({}, null)]).to.deep.equal([[], [], ['demo-0-w1']]);
+    expect(look({}, { ready: false })).to.deep.equal(['demo-0-w1']);
+    expect(look({}, {})).to.deep.equal([]);
+  });
+
+  it('counts all nodes of a pod down at once that is being deleted', () => {
+    const leaving = viewsOfPod('demo-0', { pod: { terminating: true } });
+    expect(countMisses(new Map(), leaving, true)).to.have.length(2);
   });
 
   it('forgets nodes that are gone', () => {

@@ -28,9 +28,9 @@ function render(spec: object) {
   if (!parsed.ok) throw new Error(parsed.problems.join());
   const { spec: complete } = parsed.cluster;
   const image = complete.image ?? 'kv:default';
-  const { backup, replicas } = complete;
+  const { backup, replicas, workersPerPod: workers } = complete;
   return {
-    statefulSet: buildStatefulSet({ cluster: demo, spec: complete, replicas, image }),
+    statefulSet: buildStatefulSet({ cluster: demo, spec: complete, replicas, workers, image }),
     headlessService: buildHeadlessService(demo),
     clientService: buildClientService(demo),
     podDisruptionBudget: buildPodDisruptionBudget(demo, replicas),
@@ -83,6 +83,7 @@ describe('rendered objects', () => {
   const effects: readonly (readonly [string, object])[] = [
     ['replicas', { replicas: 2 }],
     ['partitions', { partitions: 8 }],
+    ['workersPerPod', { workersPerPod: 2 }],
     ['image', { image: 'kv:other' }],
     ['storage.size', { storage: { size: '2Gi' } }],
     ['storage.storageClassName', { storage: { storageClassName: 'fast' } }],
@@ -141,6 +142,7 @@ describe('a set that exists', () => {
       cluster: demo,
       spec: parsed.cluster.spec,
       replicas: 3,
+      workers: 1,
       image: 'kv:default',
       live,
     });

@@ -1,19 +1,106 @@
 import { expect } from 'chai';
 import type { NodeView } from '../../../operator/nodes.ts';
 import { planRoll, type RollPlan } from '../../../operator/steps/rolling-update.ts';
-import { demoMap, members, peersOf, podOf, setOf, viewOf } from '../../support/operator-fixtures.ts';
+import {
+  demoMap,
+  demoMapOfWorkers,
+  members,
+  peersOf,
+  podOf,
+  setOf,
+  viewOf,
+  viewsOfPod,
+  workersByPod,
+} from '../../support/operator-fixtures.ts';
 
 const old = { revision: 'old' };
 
 function plan(nodes: readonly NodeView[], set = setOf()): RollPlan {
-  return planRoll({ set, nodes, expected: members, map: demoMap() });
+  return planRoll({
+    set,
+    nodes,
+    expected: members,
+    down: new Set(),
+    replicas: members.length,
+    map: demoMap(),
+  });
 }
 
 function summary(of: RollPlan): unknown {
-  if (of.kind === 'evict') return ['evict', of.node.nodeId];
-  if (of.kind === 'delete') return ['delete', ...of.nodes.map(({ nodeId }) => nodeId)];
+  if (of.kind === 'evict') return ['evict', of.pod.metadata.name];
+  if (of.kind === 'delete') return ['delete', ...of.pods.map(({ metadata }) => metadata.name)];
   return [of.kind];
 }
+
+describe('planRoll with several nodes in each pod', () => {
+  const names = [...workersByPod.values()].flat();
+
+  function planWorkers(
+    nodes: readonly NodeView[],
+    { map = demoMapOfWorkers(), down = [] as readonly string[] } = {},
+  ): RollPlan {
+    const expected = map.members.map(({ nodeId }) => nodeId);
+    return planRoll({ set: setOf(), nodes, expected, down: new Set(down), replicas: members.length, map });
+  }
+
+  /** All pods of the old template, with changes of some. */
+  function views(changes: Readonly<Record<string, Parameters<typeof viewsOfPod>[1]>> = {}): NodeView[] {
+    return members.flatMap((pod) => viewsOfPod(pod, { pod: old, ...changes[pod] }));
+  }
+
+  it('evicts a pod with all of its nodes, one pod at a time', () => {
+    expect(names).to.have.length(6);
+    const first = planWorkers(views());
+    expect(summary(first)).to.deep.equal(['evict', 'demo-2']);
+    expect(first.kind === 'evict' && first.message).to.match(/^0 of 3 pods/);
+  });
+
+  for (const [what, answer] of [
+    ['is not in sync', { inSync: false }],
+    ['does not answer', null],
+    ['is not ready', { ready: false }],
+  ] as const) {
+    it(`lets no pod go while the second node of another one ${what}, and names it`, () => {
+      const result = planWorkers(views({ 'demo-1': { pod: {}, answers: [{}, answer] } }));
+      expect(result.kind === 'wait' && result.message).to.match(/waiting for demo-1-w1 to be in sync/);
+    });
+  }
+
+  it('waits for no node that the map does not list: the pods that have it come first', () => {
+    const roll = [
+      ...members.slice(0, 2).map((pod) => viewOf(pod, { pod: old })),
+      ...viewsOfPod('demo-2', { answers: [{}, { ready: false, inSync: false, epoch: 0 }] }),
+    ];
+    expect(summary(planWorkers(roll, { map: demoMap() }))).to.deep.equal(['evict', 'demo-1']);
+  });
+
+  it('replaces at once a pod of which no node answers', () => {
+    const dead = { pod: { ...old, ready: false }, answers: [null, null] };
+    expect(summary(planWorkers(views({ 'demo-0': dead })))).to.deep.equal(['delete', 'demo-0']);
+  });
+
+  it('keeps pods of which a node serves and another does not, until that one has been down for long', () => {
+    const cut = (...gone: readonly string[]) => ({
+      peers: names
+        .filter((name) => !gone.includes(name))
+        .map((nodeId) => ({ ...peersOf('', [])[0]!, nodeId, connectedTo: names })),
+    });
+    const half = (pod: string) => ({
+      pod: { ...old, ready: false },
+      answers: [cut('demo-0-w1', 'demo-1-w1', pod), null],
+    });
+    const whole = {
+      pod: {},
+      answers: [cut('demo-0-w1', 'demo-1-w1', 'demo-2'), cut('demo-0-w1', 'demo-1-w1')],
+    };
+    const nodes = views({ 'demo-0': half('demo-0'), 'demo-1': half('demo-1'), 'demo-2': whole });
+    expect(summary(planWorkers(nodes))).to.deep.equal(['wait']);
+    expect(summary(planWorkers(nodes, { down: ['demo-0-w1'] }))).to.deep.equal(['wait']);
+    const all = { down: ['demo-0', 'demo-0-w1', 'demo-1', 'demo-1-w1'] };
+    const later = planWorkers(nodes, all);
+    expect(later.kind === 'delete' && later.pods, 'one pod').to.have.length(1);
+  });
+});
 
 describe('planRoll', () => {
   it('has nothing to do when every pod runs the new template', () => {
