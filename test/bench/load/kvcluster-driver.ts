@@ -1,0 +1,21 @@
+import { KvClient } from '../../../client/kv-client.ts';
+import type { Driver } from './driver.ts';
+
+const TIMEOUT_MS = 30_000;
+
+/** Our client library, through its public operations only. */
+export async function openKvClusterDriver(endpoints: readonly string[]): Promise<Driver> {
+  const client = await KvClient.connect({ endpoints, timeoutMs: TIMEOUT_MS });
+  const weak = { consistency: 'ONE' } as const;
+  const strong = { consistency: 'QUORUM' } as const;
+  return {
+    put: (key, value) => client.put(key, value, strong),
+    get: async (key, isStrong) => (await client.get(key, isStrong ? strong : weak))?.value.length,
+    list: async (prefix) => {
+      let count = 0;
+      for await (const key of client.listKeys({ prefix, ...weak })) count += key.length > 0 ? 1 : 0;
+      return count;
+    },
+    close: () => client.close(),
+  };
+}
