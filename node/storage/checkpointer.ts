@@ -22,7 +22,7 @@ export interface CheckpointerOptions {
   readonly digests: Digests;
   readonly state: IndexedState;
   readonly scheduler: Scheduler;
-  readonly limits: Pick<StoreLimits, 'checkpointMs' | 'checkpointRecords' | 'commitTimeoutMs'>;
+  readonly limits: Pick<StoreLimits, 'checkpointMs' | 'transactionRecords' | 'commitTimeoutMs'>;
   /** What the state already holds. */
   readonly appliedThrough: number;
   /** Durable ceilings, to be repeated in the state. */
@@ -35,7 +35,8 @@ export interface CheckpointerOptions {
 
 /**
  * Moves synced layers from the overlay into the state, oldest first, one at a time: at the latest `checkpointMs` after
- * the oldest record was synced, earlier when `checkpointRecords` are waiting.
+ * the oldest record was synced, earlier when much is waiting. The more a checkpoint holds, the less it costs for each record: a
+ * page of the state and the digest of a partition are written once for all records in them.
  */
 export class Checkpointer {
   /** The state holds everything of the log up to this sequence. */
@@ -136,8 +137,8 @@ export class Checkpointer {
    * in some keys, and replaying the log from there ends at the same records.
    */
   private async commitLayer(layer: Layer): Promise<void> {
-    const records = [...layer.records.values()];
-    const size = this.options.limits.checkpointRecords;
+    const records = byPartition(layer.records.values());
+    const size = this.options.limits.transactionRecords;
     let first = 0;
     for (; records.length - first > size; first += size) {
       await this.commit(layer, records.slice(first, first + size), new Map());
@@ -197,6 +198,17 @@ export class Checkpointer {
       throw new Error(`the state did not commit: ${messageOf(error)}`, { cause: error });
     }
   }
+}
+
+/** Records of one partition next to each other: they share pages and a digest. */
+function byPartition(records: Iterable<OverlayRecord>): OverlayRecord[] {
+  const partitions = new Map<number, OverlayRecord[]>();
+  for (const record of records) {
+    const others = partitions.get(record.partition);
+    if (others === undefined) partitions.set(record.partition, [record]);
+    else others.push(record);
+  }
+  return [...partitions.values()].flat();
 }
 
 function digestMeta(partition: number, leaves: StoredLeaves): Map<string, Buffer> {

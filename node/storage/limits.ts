@@ -14,10 +14,14 @@ export interface StoreLimits {
   readonly pendingBytes: number;
   /** No further group is synced while more than this waits for a checkpoint. @default 64 MiB */
   readonly overlayBytes: number;
-  /** Longest wait of a synced record for its checkpoint to begin. @default 100 ms */
+  /** Longest wait of a synced record for its checkpoint to begin. @default 500 ms */
   readonly checkpointMs: number;
-  /** A checkpoint begins early with this many records; also the most of one transaction. @default 1000 */
+  /** A checkpoint begins early with this many records. @default 10,000 */
   readonly checkpointRecords: number;
+  /** A checkpoint begins early with this many bytes of keys and records. @default 16 MiB */
+  readonly checkpointBytes: number;
+  /** Most records of one transaction of the state. @default 1000 */
+  readonly transactionRecords: number;
   /** A sync of the log or a transaction of the state that takes longer counts as lost: the store fails. @default 30 s */
   readonly commitTimeoutMs: number;
   /** Most the store may hold before `quotaExceeded`; 0: what the volume allows, which it never is above. @default 0 */
@@ -44,8 +48,10 @@ export const DEFAULT_LIMITS: StoreLimits = {
   groupBytes: 4 * MIB,
   pendingBytes: 256 * MIB,
   overlayBytes: 64 * MIB,
-  checkpointMs: 100,
-  checkpointRecords: 1000,
+  checkpointMs: 500,
+  checkpointRecords: 10_000,
+  checkpointBytes: 16 * MIB,
+  transactionRecords: 1000,
   commitTimeoutMs: 30_000,
   quotaBytes: 0,
   reserveBytes: 0,

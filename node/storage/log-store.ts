@@ -82,6 +82,7 @@ export class LogStore implements Store {
     const health = (this.health = new StoreHealth(logger));
     const overlay = (this.overlay = new Overlay({
       layerRecords: allLimits.checkpointRecords,
+      layerBytes: allLimits.checkpointBytes,
       through: recovered.appliedThrough,
       head: recovered.appliedHead,
     }));
@@ -343,7 +344,7 @@ export class LogStore implements Store {
     this.health.check();
     checkRange(range);
     // Merging looks at every record of the overlay; a large one is better moved into the state first.
-    if (this.overlay.waitingRecords <= 4 * this.options.allLimits.checkpointRecords) return;
+    if (this.overlay.waitingRecords <= 4 * this.options.allLimits.transactionRecords) return;
     await this.checkpoint();
     this.health.check();
   }

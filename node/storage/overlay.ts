@@ -70,12 +70,14 @@ export class Overlay {
   private readonly pending: Layer[] = [];
   private readonly waiting: Layer[] = [];
   private readonly layerRecords: number;
+  private readonly layerBytes: number;
   private through: number;
   private head: number;
 
-  /** A waiting layer with `layerRecords` records takes no more. `through` and `head` as in the state. */
-  constructor(options: { layerRecords: number; through: number; head: number }) {
+  /** A waiting layer with so many records or bytes takes no more. `through` and `head` as in the state. */
+  constructor(options: { layerRecords: number; layerBytes: number; through: number; head: number }) {
     this.layerRecords = options.layerRecords;
+    this.layerBytes = options.layerBytes;
     this.through = options.through;
     this.head = options.head;
   }
@@ -166,7 +168,8 @@ export class Overlay {
 
   /** Whether a layer waits that takes no more. */
   get hasFullLayer(): boolean {
-    return this.waiting.length > 1 || (this.oldest?.records.size ?? 0) >= this.layerRecords;
+    const { oldest } = this;
+    return this.waiting.length > 1 || (oldest !== undefined && this.isFull(oldest));
   }
 
   /** Whether a removal waits for its checkpoint. */
@@ -197,6 +200,10 @@ export class Overlay {
     return found;
   }
 
+  private isFull(layer: Layer): boolean {
+    return layer.records.size >= this.layerRecords || layer.bytes >= this.layerBytes;
+  }
+
   private unloggedLayer(loaded: boolean): Layer {
     const open = this.openLayer(loaded);
     if (open !== undefined) return open;
@@ -208,11 +215,7 @@ export class Overlay {
   /** The newest waiting layer, when it is of that kind and takes more. */
   private openLayer(loaded: boolean): Layer | undefined {
     const { newest } = this;
-    const isOpen =
-      newest !== undefined &&
-      newest.loaded === loaded &&
-      !newest.sealed &&
-      newest.records.size < this.layerRecords;
+    const isOpen = newest !== undefined && newest.loaded === loaded && !newest.sealed && !this.isFull(newest);
     return isOpen ? newest : undefined;
   }
 }

@@ -49,10 +49,10 @@ export class Unlogged {
     for (const { key, record } of records) checkMutation({ key, record, own: false });
     const logged: Promise<void>[] = [];
     let newer = 0;
-    for (let first = 0; first < records.length; first += limits.checkpointRecords) {
+    for (let first = 0; first < records.length; first += limits.transactionRecords) {
       if (first > 0) await this.pause();
       health.check();
-      for (const loaded of records.slice(first, first + limits.checkpointRecords)) {
+      for (const loaded of records.slice(first, first + limits.transactionRecords)) {
         if (this.isFull) await checkpointer.flush();
         const decided = this.loadOne(loaded);
         if (decided === 'pending') {
@@ -124,7 +124,7 @@ export class Unlogged {
   private async pause(): Promise<void> {
     const { overlay, limits, checkpointer, scheduler } = this.options;
     // Each page looks at everything that waits.
-    if (this.isFull || overlay.waitingRecords > 4 * limits.checkpointRecords) await checkpointer.flush();
+    if (this.isFull || overlay.waitingRecords > 4 * limits.transactionRecords) await checkpointer.flush();
     else
       await new Promise<void>((resolve) => {
         scheduler.soon(resolve);

@@ -146,7 +146,7 @@ function antiEntropyOf(dice: Dice, pace: number): AntiEntropySettings {
 }
 
 function limitsOf(dice: Dice): Partial<StoreLimits> {
-  return {
+  const limits = {
     segmentBytes: Math.round(dice.spread(3_000, 100_000)),
     // Small enough to fall off in some seeds, and to never do it in others.
     logBytes: Math.round(dice.spread(10_000, 3_000_000)),
@@ -157,6 +157,7 @@ function limitsOf(dice: Dice): Partial<StoreLimits> {
     sequenceStep: dice.pick([4, 64, 4096]),
     clockStepMs: dice.pick([5, 50, 500]),
   };
+  return { ...limits, transactionRecords: Math.max(5, limits.checkpointRecords / 5) };
 }
 
 function workloadOf(dice: Dice, clients: number): WorkloadSettings {

@@ -32,6 +32,7 @@ const LIMITS = {
   overlayBytes: 512 * 1024,
   checkpointMs: 20,
   checkpointRecords: 200,
+  transactionRecords: 200,
   commitTimeoutMs: 8000,
   tailBytes: 256 * 1024,
   sequenceStep: 512,

@@ -16,6 +16,7 @@ const LIMITS = {
   overlayBytes: 20_000,
   checkpointMs: 10,
   checkpointRecords: 40,
+  transactionRecords: 40,
 };
 const KEYS = 40;
 const WRITERS = 3;

@@ -29,6 +29,7 @@ export const SMALL_LIMITS: Partial<StoreLimits> = {
   overlayBytes: 4000,
   checkpointMs: 5,
   checkpointRecords: 8,
+  transactionRecords: 8,
   tailBytes: 1000,
   sequenceStep: 16,
   clockStepMs: 50,

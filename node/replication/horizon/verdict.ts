@@ -72,8 +72,9 @@ export interface CollectionVerdict {
 export function judgeCollection(view: CollectionView): CollectionVerdict {
   const { map, ageMs, stepMs, slowMs, wallMs } = view;
   let lowest = { member: '', lowWaterMs: Infinity };
-  for (const { nodeId } of map.members) {
-    const member = view.member(nodeId);
+  // Asked once of each: what the node itself has to say takes a look at all partitions.
+  const views = new Map(map.members.map(({ nodeId }) => [nodeId, view.member(nodeId)]));
+  for (const [nodeId, member] of views) {
     if (member.kind === 'silent') return frozen(disconnected(nodeId, member.sinceMs));
     const { lowWaterMs } = member.report;
     if (lowWaterMs < lowest.lowWaterMs) lowest = { member: nodeId, lowWaterMs };
@@ -85,7 +86,8 @@ export function judgeCollection(view: CollectionView): CollectionVerdict {
   const slow =
     wallMs - lowest.lowWaterMs > slowMs ? unacknowledged(lowest.member, lowest.lowWaterMs) : undefined;
   const { lowWaterMs } = lowest;
-  return { targetMs, lowWaterMs, slow, freezeOf: (partition) => freezeOf(view, partition) };
+  const known = { ...view, member: (nodeId: string) => views.get(nodeId) ?? view.member(nodeId) };
+  return { targetMs, lowWaterMs, slow, freezeOf: (partition) => freezeOf(known, partition) };
 }
 
 function freezeOf(view: CollectionView, partition: number): Freeze | undefined {
@@ -93,7 +95,7 @@ function freezeOf(view: CollectionView, partition: number): Freeze | undefined {
   if (movingOwners(map, partition) !== undefined) {
     return { kind: 'moving', member: undefined, why: 'the partition moves' };
   }
-  if (!rules.freezeAfterNewIncarnation || !rules.freezeAfterUncleanStart) return undefined;
+  if (!rules.freezeAfterNewIncarnation) return undefined;
   if (label.kind === 'unknown') {
     return { kind: 'unknown', member: label.member, why: `${label.member} ${label.why}` };
   }

@@ -171,7 +171,10 @@ describe('bounds of reads', () => {
 
   it('end a page by bytes, with what is not in the state yet as well', async () => {
     const machine = new MemoryMachine();
-    const store = await machine.open({ ...SMALL_LIMITS, checkpointRecords: 30, overlayBytes: 1e6 }, 1);
+    const store = await machine.open(
+      { ...SMALL_LIMITS, checkpointRecords: 30, transactionRecords: 30, overlayBytes: 1e6 },
+      1,
+    );
     await machine.time.run(store.apply(NAMES.map((name) => put(name, 5))).durable);
     await machine.time.run(store.checkpoint());
     await machine.time.run(store.apply(['k03a', 'k03b', 'k07', 'k28a'].map((name) => put(name, 6))).durable);

@@ -87,7 +87,7 @@ describe('the digests of a store', () => {
     const random = seededRandom(3);
     const mutations = Array.from({ length: 200 }, () => someMutation(random));
     const other = new MemoryMachine();
-    const otherStore = await other.open({ ...SMALL_LIMITS, checkpointRecords: 3 });
+    const otherStore = await other.open({ ...SMALL_LIMITS, checkpointRecords: 3, transactionRecords: 3 });
     for (const mutation of mutations) await synced(mutation);
     for (const mutation of mutations.reverse()) await other.time.run(otherStore.apply([mutation]).durable);
     expect(digests(store)).to.deep.equal(digests(otherStore));

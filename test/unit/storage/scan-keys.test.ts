@@ -27,7 +27,7 @@ describe('the keys of a partition', () => {
       async (steps, ranges) => {
         const machine = new MemoryMachine();
         const store = await machine.open(
-          { ...SMALL_LIMITS, checkpointMs: 50, checkpointRecords: 5 },
+          { ...SMALL_LIMITS, checkpointMs: 50, checkpointRecords: 5, transactionRecords: 5 },
           PARTITIONS,
         );
         const removals: Promise<number>[] = [];

@@ -11,7 +11,7 @@ import { seededRandom } from '../../support/seeded-random.ts';
 
 const KEY = Buffer.from('key');
 /** Large enough that a scan does not wait for a checkpoint. */
-const LIMITS = { ...SMALL_LIMITS, checkpointRecords: 30 };
+const LIMITS = { ...SMALL_LIMITS, checkpointRecords: 30, transactionRecords: 30 };
 
 function keyed(key: Buffer | string, wallMs: number, size = 10): KeyedRecord {
   const bytes = Buffer.from(key);
