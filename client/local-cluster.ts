@@ -2,6 +2,8 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KvError, messageOf } from '../common/errors.ts';
+import type { Member } from '../model/cluster-map.ts';
+import { MAX_WORKERS, workerOf } from '../model/workers.ts';
 
 /** Default data directory of the one-machine runner. */
 export const LOCAL_DATA_DIR = '.kvcluster';
@@ -19,7 +21,16 @@ const schema = z.strictObject({
   namespace: z.string(),
   name: z.string(),
   nodes: z
-    .array(z.strictObject({ nodeId: z.string(), client: address, peer: address, http: address }))
+    .array(
+      z.strictObject({
+        nodeId: z.string(),
+        /** The node that it is a worker of, where it has another name. */
+        pod: z.string().optional(),
+        client: address,
+        peer: address,
+        http: address,
+      }),
+    )
     .min(1),
 });
 
@@ -56,13 +67,21 @@ const wantedSchema = z.strictObject({
   format: z.literal(1),
   nodes: z.array(z.string()).min(1),
   replicationFactor: z.int().min(1).max(7),
+  workersPerPod: z.int().min(1).max(MAX_WORKERS).default(1),
 });
 
-/** What a local cluster shall be: what `replicas` and `replicationFactor` are on Kubernetes. */
+/** What a local cluster shall be: what `replicas`, `replicationFactor` and `workersPerPod` are on Kubernetes. */
 export interface WantedCluster {
   /** Names of the nodes, `<cluster>-<ordinal>`. */
   readonly nodes: readonly string[];
   readonly replicationFactor: number;
+  /** Members of each node. */
+  readonly workersPerPod: number;
+}
+
+/** Whether a member is one of those that are wanted. */
+export function isWantedMember(wanted: WantedCluster, member: Pick<Member, 'nodeId' | 'pod'>): boolean {
+  return wanted.nodes.includes(member.pod) && workerOf(member) < wanted.workersPerPod;
 }
 
 /**

@@ -2,7 +2,9 @@ import type { Command } from 'commander';
 import { sleep } from '../../common/clock.ts';
 import type { ClusterMap } from '../../model/cluster-map.ts';
 import { nextStep } from '../../model/moves.ts';
+import { workersInMap } from '../../model/workers.ts';
 import {
+  isWantedMember,
   readLocalCluster,
   readWantedCluster,
   type WantedCluster,
@@ -71,8 +73,9 @@ async function resize(
   await usingAdmin(context, options, async (admin, seeds) => {
     const map = await findMap(admin, seeds, signal);
     const held = readWantedCluster(dataDir) ?? {
-      nodes: local.nodes.map(({ nodeId }) => nodeId),
+      nodes: [...new Set(local.nodes.map(({ nodeId, pod }) => pod ?? nodeId))],
       replicationFactor: map.replicationFactor,
+      workersPerPod: workersInMap(map),
     };
     const wanted = change(held, local.name);
     writeWantedCluster(dataDir, wanted);
@@ -111,8 +114,9 @@ async function isReached(
   wanted: WantedCluster,
   seeds: MemberSeeds,
 ): Promise<boolean> {
-  const members = map.members.filter(({ nodeId }) => wanted.nodes.includes(nodeId));
-  if (map.moving !== undefined || members.length !== wanted.nodes.length) return false;
+  const members = map.members.filter((member) => isWantedMember(wanted, member));
+  const count = wanted.nodes.length * wanted.workersPerPod;
+  if (map.moving !== undefined || members.length !== count) return false;
   const reports = new Map(
     (await askMembers(admin, map, seeds, signal)).flatMap(({ target, status }) =>
       status === undefined ? [] : [[target.nodeId, moveReportOf(status)] as const],

@@ -12,6 +12,8 @@ export interface RunnerArguments {
   readonly basePort: number;
   /** Instead of the manifest's replicas. */
   readonly nodes: number | undefined;
+  /** Instead of the manifest's workersPerPod. */
+  readonly workers: number | undefined;
   /** Whether the nodes' logs go to the terminal instead of files. */
   readonly verbose: boolean;
 }
@@ -20,6 +22,10 @@ export interface RunnerArguments {
 export const DEFAULT_BASE_PORT = 50_051;
 /** Ports of one kind lie within this many of each other, so that the kinds do not meet. */
 export const MAX_LOCAL_NODES = 100;
+/** And so do those of the workers of one node, a hundred apart. */
+export const MAX_LOCAL_WORKERS = 9;
+/** With more than one worker, worker 0 has own ports above those of this many nodes. */
+export const MAX_LOCAL_NODES_WITH_WORKERS = 50;
 
 /** The text of --help. */
 export const RUNNER_HELP = `Usage: npm start -- [flags]
@@ -28,6 +34,8 @@ Runs the KVCluster of a manifest as processes on this machine.
 
   --manifest FILE   KVCluster to run (default deploy/samples/kvcluster.yaml)
   --nodes N         number of nodes instead of the manifest's replicas
+  --workers N       processes of each node, each a member with a store of its own, instead of the manifest's
+                    workersPerPod; worker n uses the node's ports + 100 n
   --data-dir DIR    where data, logs and the secret lie (default ${LOCAL_DATA_DIR})
   --base-port N     first client port (default ${DEFAULT_BASE_PORT}); peers use N+1000 and up, HTTP N+2000 and up
                     (by default 9091 and up); 0: any free ports
@@ -49,6 +57,7 @@ export function parseRunnerArguments(argv: readonly string[], root: string): Run
     dataDir: values['data-dir'] ?? LOCAL_DATA_DIR,
     basePort: numberFlag('--base-port', values['base-port'], 0, 63_000) ?? DEFAULT_BASE_PORT,
     nodes: numberFlag('--nodes', values.nodes, 1, MAX_LOCAL_NODES),
+    workers: numberFlag('--workers', values.workers, 1, MAX_LOCAL_WORKERS),
     verbose: values.verbose ?? false,
   };
 }
@@ -62,6 +71,7 @@ function readFlags(argv: readonly string[]) {
         'data-dir': { type: 'string' },
         'base-port': { type: 'string' },
         nodes: { type: 'string' },
+        workers: { type: 'string' },
         verbose: { type: 'boolean' },
         help: { type: 'boolean' },
       },

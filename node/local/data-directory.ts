@@ -12,6 +12,7 @@ import { KvError } from '../../common/errors.ts';
 import type { Random } from '../../common/random.ts';
 import { SECRET_BYTES, readSharedSecret } from '../../common/shared-secret.ts';
 import { writeSynced } from '../../common/synced-files.ts';
+import { workerOf } from '../../model/workers.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
 
 /** Path of the cluster's secret, which is made when there is none: mode 0600. */
@@ -52,10 +53,14 @@ export async function noteCluster(dataDir: string, cluster: KVCluster, layout: L
   await rename(`${path}.new`, path);
 }
 
-/** Names of the nodes that the directory's cluster had when it was last run; none in a new one. */
-export function knownNodes(dataDir: string): readonly string[] {
-  if (!existsSync(join(dataDir, LOCAL_CLUSTER_FILE))) return [];
-  return readLocalCluster(dataDir).nodes.map(({ nodeId }) => nodeId);
+/** What the directory's cluster had when it was last run: names of its nodes, none in a new one, and workers of each. */
+export function knownNodes(dataDir: string): { readonly names: readonly string[]; readonly workers: number } {
+  if (!existsSync(join(dataDir, LOCAL_CLUSTER_FILE))) return { names: [], workers: 1 };
+  const members = readLocalCluster(dataDir).nodes.map(({ nodeId, pod = nodeId }) => ({ nodeId, pod }));
+  return {
+    names: [...new Set(members.map(({ pod }) => pod))],
+    workers: Math.max(...members.map((member) => workerOf(member) + 1)),
+  };
 }
 
 function otherCluster(dataDir: string, what: string, advice: string): KvError {

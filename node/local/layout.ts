@@ -5,21 +5,24 @@ import type { LocalCluster } from '../../client/local-cluster.ts';
 import { KvError } from '../../common/errors.ts';
 import type { Member } from '../../model/cluster-map.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
-import { DEFAULT_BASE_PORT } from './arguments.ts';
+import { type NodePorts, workerNames, workerPorts } from '../../model/workers.ts';
+import { DEFAULT_BASE_PORT, MAX_LOCAL_NODES_WITH_WORKERS, MAX_LOCAL_WORKERS } from './arguments.ts';
 
 /** Address that everything listens on. */
 export const LOOPBACK = '127.0.0.1';
 const PEER_OFFSET = 1000;
 const HTTP_OFFSET = 2000;
 const DEFAULT_HTTP_BASE = 9091;
+const MAX_PORT = 65_535;
 
-/** A node as the runner raises it. */
+/** A node as the runner raises it: one process, or the workers that one looks after. */
 export interface LocalNode {
   readonly nodeId: string;
   readonly dataDir: string;
   readonly clientPort: number;
   readonly peerPort: number;
   readonly httpPort: number;
+  readonly workers: number;
 }
 
 /** Names of the first nodes of a cluster. */
@@ -27,29 +30,70 @@ export function firstNodes(cluster: KVCluster, count: number): readonly string[]
   return Array.from({ length: count }, (_, ordinal) => `${cluster.name}-${ordinal}`);
 }
 
-/** Directories and ports of nodes; each name ends with the node's ordinal. */
+export interface LayoutOptions {
+  readonly dataDir: string;
+  /** First client port; 0: any free ports. */
+  readonly basePort: number;
+  /** Of each node. */
+  readonly workers: number;
+}
+
+/**
+ * Directories and ports of nodes; each name ends with the node's ordinal.
+ *
+ * @throws KvError INVALID_ARGUMENT when their ports would meet.
+ */
 export async function layOut(
   names: readonly string[],
-  dataDir: string,
-  basePort: number,
+  { dataDir, basePort, workers }: LayoutOptions,
 ): Promise<readonly LocalNode[]> {
-  const free = basePort === 0 ? await freePorts(3 * names.length) : [];
+  const ordinals = names.map((nodeId, index) => Number(/\d+$/.exec(nodeId)?.[0] ?? index));
+  const free = basePort === 0 ? await freePorts(names.length, workers) : undefined;
+  if (free === undefined) requireRoom(ordinals, workers);
   const httpBase = basePort === DEFAULT_BASE_PORT ? DEFAULT_HTTP_BASE : basePort + HTTP_OFFSET;
   return names.map((nodeId, index) => {
-    const ordinal = Number(/\d+$/.exec(nodeId)?.[0] ?? index);
+    const ordinal = ordinals[index] ?? index;
     return {
       nodeId,
       dataDir: join(dataDir, nodeId),
-      clientPort: free[3 * index] ?? basePort + ordinal,
-      peerPort: free[3 * index + 1] ?? basePort + PEER_OFFSET + ordinal,
-      httpPort: free[3 * index + 2] ?? httpBase + ordinal,
+      clientPort: free?.[index]?.client ?? basePort + ordinal,
+      peerPort: free?.[index]?.peer ?? basePort + PEER_OFFSET + ordinal,
+      httpPort: free?.[index]?.http ?? httpBase + ordinal,
+      workers,
     };
   });
 }
 
-/** The node as the cluster map has it. */
-export function memberFor({ nodeId, clientPort, peerPort, httpPort }: LocalNode): Member {
-  return { nodeId, host: LOOPBACK, clientPort, peerPort, httpPort, zone: '', state: 'active', pod: nodeId };
+function requireRoom(ordinals: readonly number[], workers: number): void {
+  if (workers === 1) return;
+  if (workers <= MAX_LOCAL_WORKERS && Math.max(...ordinals) < MAX_LOCAL_NODES_WITH_WORKERS) return;
+  throw new KvError(
+    'INVALID_ARGUMENT',
+    `on one machine there is room for ${MAX_LOCAL_NODES_WITH_WORKERS} nodes of ${MAX_LOCAL_WORKERS} workers each: ` +
+      'name fewer with --nodes or --workers, or take any free ports with --base-port 0',
+  );
+}
+
+/** The members of the cluster map that a node is. */
+export function membersFor(node: LocalNode): readonly Member[] {
+  const { nodeId: pod, workers } = node;
+  return workerNames(pod, workers).map((nodeId, worker) => {
+    const { client, peer, http } = workerPorts(portsOf(node), worker, workers);
+    const ports = { clientPort: client, peerPort: peer, httpPort: http };
+    return { nodeId, host: LOOPBACK, ...ports, zone: '', state: 'active', pod };
+  });
+}
+
+function portsOf({ clientPort, peerPort, httpPort }: LocalNode): NodePorts {
+  return { client: clientPort, peer: peerPort, http: httpPort };
+}
+
+/** Every port that a node listens on, its workers included. */
+function allPorts(pod: NodePorts, workers: number): readonly number[] {
+  const own = Array.from({ length: workers }, (_, worker) =>
+    Object.values(workerPorts(pod, worker, workers)),
+  );
+  return [...new Set([pod.client, pod.http, ...own.flat()])];
 }
 
 /** What kvctl reads from the data directory. */
@@ -58,8 +102,9 @@ export function describeLayout(cluster: KVCluster, nodes: readonly LocalNode[]):
     format: 1,
     namespace: cluster.namespace,
     name: cluster.name,
-    nodes: nodes.map(({ nodeId, clientPort, peerPort, httpPort }) => ({
+    nodes: nodes.flatMap(membersFor).map(({ nodeId, pod, clientPort, peerPort, httpPort }) => ({
       nodeId,
+      ...(pod === nodeId ? {} : { pod }),
       client: `${LOOPBACK}:${clientPort}`,
       peer: `${LOOPBACK}:${peerPort}`,
       http: `${LOOPBACK}:${httpPort}`,
@@ -73,7 +118,7 @@ export function describeLayout(cluster: KVCluster, nodes: readonly LocalNode[]):
  * @throws KvError FAILED_PRECONDITION naming the ports that are taken.
  */
 export async function requireFreePorts(nodes: readonly LocalNode[]): Promise<void> {
-  const ports = nodes.flatMap(({ clientPort, peerPort, httpPort }) => [clientPort, peerPort, httpPort]);
+  const ports = nodes.flatMap((node) => allPorts(portsOf(node), node.workers));
   const free = await Promise.all(ports.map(isFree));
   const taken = ports.filter((_port, index) => free[index] !== true);
   if (taken.length === 0) return;
@@ -93,12 +138,28 @@ async function isFree(port: number): Promise<boolean> {
   }
 }
 
-async function freePorts(count: number): Promise<readonly number[]> {
+/** Ports for so many nodes of which all are free that their workers need as well. */
+async function freePorts(nodes: number, workers: number): Promise<readonly NodePorts[]> {
+  const taken = new Set<number>();
+  const chosen: NodePorts[] = [];
+  while (chosen.length < nodes) {
+    const ports = await threeFreePorts();
+    const all = allPorts(ports, workers);
+    const wanted = workers === 1 ? 3 : 3 * workers + 2;
+    if (all.length < wanted || all.some((port) => port > MAX_PORT || taken.has(port))) continue;
+    if ((await Promise.all(all.map(isFree))).includes(false)) continue;
+    for (const port of all) taken.add(port);
+    chosen.push(ports);
+  }
+  return chosen;
+}
+
+async function threeFreePorts(): Promise<NodePorts> {
   // Held together, so that no port comes twice.
-  const servers = await Promise.all(Array.from({ length: count }, () => listen(0)));
-  const ports = servers.map(portOf);
+  const servers = await Promise.all([listen(0), listen(0), listen(0)]);
+  const [client = 0, peer = 0, http = 0] = servers.map(portOf);
   await Promise.all(servers.map(closed));
-  return ports;
+  return { client, peer, http };
 }
 
 async function boundPort(port: number): Promise<void> {

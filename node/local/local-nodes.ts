@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import type { AdminTarget } from '../../client/admin-client.ts';
+import type { Member } from '../../model/cluster-map.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
 import { compareNatural } from '../../model/natural-order.ts';
 import { noteCluster } from './data-directory.ts';
-import { describeLayout, layOut, type LocalNode, LOOPBACK, requireFreePorts } from './layout.ts';
+import { describeLayout, layOut, type LocalNode, LOOPBACK, membersFor, requireFreePorts } from './layout.ts';
 import { NodeProcess } from './node-process.ts';
 import type { RunnerOptions } from './runner-options.ts';
 
@@ -29,9 +30,14 @@ export class LocalNodes {
     return this.nodes.map(({ nodeId }) => nodeId);
   }
 
+  /** The members that they are. */
+  get members(): readonly Member[] {
+    return this.nodes.flatMap(membersFor);
+  }
+
   targetOf(nodeId: string): AdminTarget | undefined {
-    const node = this.nodes.find((other) => other.nodeId === nodeId);
-    return node === undefined ? undefined : { nodeId, address: `${LOOPBACK}:${node.peerPort}` };
+    const member = this.members.find((other) => other.nodeId === nodeId);
+    return member === undefined ? undefined : { nodeId, address: `${LOOPBACK}:${member.peerPort}` };
   }
 
   /** Says where the nodes are, for kvctl. */
@@ -57,7 +63,8 @@ export class LocalNodes {
     const missing = names.filter((name) => !this.names.includes(name));
     if (missing.length === 0) return;
     const { dataDir, basePort } = this.options.arguments;
-    const added = await layOut(missing, dataDir, basePort);
+    const workers = this.nodes[0]?.workers ?? 1;
+    const added = await layOut(missing, { dataDir, basePort, workers });
     await requireFreePorts(added);
     this.nodes = [...this.nodes, ...added].sort((a, b) => compareNatural(a.nodeId, b.nodeId));
     for (const node of added) this.start(node);
@@ -77,6 +84,16 @@ export class LocalNodes {
         `${name} has left and is stopped; its data stays in ${join(this.options.arguments.dataDir, name)}`,
       );
     }
+  }
+
+  /** Counts on so many workers of each node: the others have left, and end when the node does. */
+  async keepWorkers(workers: number): Promise<void> {
+    if (this.nodes.every((node) => node.workers <= workers)) return;
+    this.nodes = this.nodes.map((node) => ({ ...node, workers }));
+    await this.note();
+    this.options.print(
+      `each node has ${workers} of its workers left; the other processes end when it is stopped`,
+    );
   }
 
   /** Stops everything; at once when the runner is told so. */
@@ -99,10 +116,11 @@ export class LocalNodes {
   private process(node: LocalNode): NodeProcess {
     const { cluster } = this;
     const { dataDir, verbose } = this.options.arguments;
-    const peers = this.nodes.map(({ nodeId, peerPort }) => `${nodeId}=${LOOPBACK}:${peerPort}`);
+    const peers = this.members.map(({ nodeId, peerPort }) => `${nodeId}=${LOOPBACK}:${peerPort}`);
     const flags = {
       'node-id': node.nodeId,
       host: LOOPBACK,
+      ...(node.workers === 1 ? {} : { workers: String(node.workers) }),
       namespace: cluster.namespace,
       'cluster-name': cluster.name,
       'data-dir': node.dataDir,

@@ -6,12 +6,15 @@ import { type KVCluster, parseKVCluster } from '../../model/kvcluster.ts';
 /**
  * Reads a KVCluster manifest, as `kubectl apply` would take it.
  *
- * @param nodes instead of the manifest's `spec.replicas`.
+ * @param instead of fields of the manifest's `spec`, where they are defined.
  * @throws KvError INVALID_ARGUMENT with every problem.
  */
-export async function readManifest(path: string, nodes: number | undefined): Promise<KVCluster> {
+export async function readManifest(
+  path: string,
+  instead: { readonly replicas?: number | undefined; readonly workersPerPod?: number | undefined } = {},
+): Promise<KVCluster> {
   const object = await readYaml(path);
-  const parsed = parseKVCluster(nodes === undefined ? object : withReplicas(object, nodes));
+  const parsed = parseKVCluster(withSpec(object, instead));
   if (parsed.ok) return parsed.cluster;
   throw new KvError('INVALID_ARGUMENT', `${path}: ${parsed.problems.join('; ')}`);
 }
@@ -24,8 +27,9 @@ async function readYaml(path: string): Promise<unknown> {
   }
 }
 
-function withReplicas(object: unknown, replicas: number): unknown {
-  if (object === null || typeof object !== 'object') return object;
+function withSpec(object: unknown, instead: Readonly<Record<string, unknown>>): unknown {
+  const defined = Object.entries(instead).filter(([, value]) => value !== undefined);
+  if (defined.length === 0 || object === null || typeof object !== 'object') return object;
   const spec = 'spec' in object && object.spec !== null && typeof object.spec === 'object' ? object.spec : {};
-  return { ...object, spec: { ...spec, replicas } };
+  return { ...object, spec: { ...spec, ...Object.fromEntries(defined) } };
 }

@@ -9,12 +9,14 @@ import {
 } from '../../client/local-cluster.ts';
 import { sleep } from '../../common/clock.ts';
 import { makeDirectory } from '../../common/make-directory.ts';
+import type { Member } from '../../model/cluster-map.ts';
+import { workersInMap } from '../../model/workers.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
 import { lockDirectory } from '../storage/lock.ts';
 import type { RunnerArguments } from './arguments.ts';
 import type { RunnerOptions } from './runner-options.ts';
 import { ensureSecret, knownNodes } from './data-directory.ts';
-import { firstNodes, layOut, type LocalNode, LOOPBACK, memberFor, requireFreePorts } from './layout.ts';
+import { firstNodes, layOut, type LocalNode, LOOPBACK, requireFreePorts } from './layout.ts';
 import { LocalNodes } from './local-nodes.ts';
 import { readManifest } from './manifest.ts';
 import { startCluster } from './start-cluster.ts';
@@ -33,22 +35,24 @@ const LOOK_MS = 500;
  * left running then.
  */
 export async function runLocalCluster(options: RunnerOptions): Promise<void> {
-  const { manifest, dataDir, nodes: count } = options.arguments;
-  const cluster = await readManifest(manifest, count);
+  const { manifest, dataDir, basePort, nodes: replicas, workers: workersPerPod } = options.arguments;
+  const cluster = await readManifest(manifest, { replicas, workersPerPod });
   await makeDirectory(dataDir, 0o700);
   const lock = await lockDirectory(dataDir, options.logger);
   try {
     const wanted = wantedAtStart(options.arguments, cluster);
     // An old cluster starts as it was; what else is wanted comes when it serves.
     const known = knownNodes(dataDir);
-    const names = known.length > 0 ? known : wanted.nodes;
-    const nodes = new LocalNodes(options, cluster, await layOut(names, dataDir, options.arguments.basePort));
+    const names = known.names.length > 0 ? known.names : wanted.nodes;
+    const workers = Math.max(known.workers, wanted.workersPerPod);
+    const layout = await layOut(names, { dataDir, basePort, workers });
+    const nodes = new LocalNodes(options, cluster, layout);
     await requireFreePorts(nodes.all);
     await nodes.note();
     const { path, secret } = await ensureSecret(dataDir, options.random);
     try {
       nodes.startAll(path);
-      await start(options, cluster, nodes.all, secret);
+      await start(options, cluster, nodes.members, secret);
       options.print(banner(options.arguments, cluster, nodes.all));
       writeWantedCluster(dataDir, wanted);
       await steer(options, nodes, secret);
@@ -63,11 +67,12 @@ export async function runLocalCluster(options: RunnerOptions): Promise<void> {
 }
 
 /** What the command line says, else what was wanted last, else what the manifest says. */
-function wantedAtStart({ dataDir, nodes }: RunnerArguments, cluster: KVCluster): WantedCluster {
-  const { replicas, replicationFactor } = cluster.spec;
+function wantedAtStart({ dataDir, nodes, workers }: RunnerArguments, cluster: KVCluster): WantedCluster {
+  const { replicas, replicationFactor, workersPerPod: specified } = cluster.spec;
   const held = readWantedCluster(dataDir);
-  if (held !== undefined && nodes === undefined) return held;
-  return { nodes: firstNodes(cluster, replicas), replicationFactor };
+  const workersPerPod = workers ?? held?.workersPerPod ?? specified;
+  if (held !== undefined && nodes === undefined) return { ...held, workersPerPod };
+  return { nodes: firstNodes(cluster, replicas), replicationFactor, workersPerPod };
 }
 
 /** Sees to it, until the runner is stopped, that the cluster is what is wanted. */
@@ -76,9 +81,9 @@ async function steer(options: RunnerOptions, nodes: LocalNodes, secret: Buffer):
   const admin = createAdminClient({ secret, sender: 'runner', clock, random });
   const steering = new Steering({
     admin,
-    nodes: () => nodes.all.map(memberFor),
+    nodes: () => nodes.members,
     targetOf: (nodeId) => nodes.targetOf(nodeId),
-    wanted: () => readWantedCluster(given.dataDir) ?? { nodes: nodes.names, replicationFactor: 1 },
+    wanted: () => wantedOr(nodes.names, given.dataDir),
     print,
     signal: stop,
   });
@@ -91,7 +96,8 @@ async function steer(options: RunnerOptions, nodes: LocalNodes, secret: Buffer):
       await nodes.add(wanted.nodes);
       const { done, map } = await steering.look();
       if (!done || map === undefined) continue;
-      await nodes.keep(map.members.map(({ nodeId }) => nodeId));
+      await nodes.keep(map.members.map(({ pod }) => pod));
+      await nodes.keepWorkers(workersInMap(map));
       settledOn = wanted;
     }
   } finally {
@@ -99,10 +105,15 @@ async function steer(options: RunnerOptions, nodes: LocalNodes, secret: Buffer):
   }
 }
 
+/** What is wanted; what there is, should nobody have said anything. */
+function wantedOr(nodes: readonly string[], dataDir: string): WantedCluster {
+  return readWantedCluster(dataDir) ?? { nodes, replicationFactor: 1, workersPerPod: 1 };
+}
+
 async function start(
   options: RunnerOptions,
   cluster: KVCluster,
-  nodes: readonly LocalNode[],
+  members: readonly Member[],
   secret: Buffer,
 ): Promise<void> {
   const { clock, scheduler, random, print, stop } = options;
@@ -111,8 +122,8 @@ async function start(
   try {
     await startCluster({
       cluster,
-      members: nodes.map(memberFor),
-      targets: nodes.map(({ nodeId, peerPort }) => ({ nodeId, address: `${LOOPBACK}:${peerPort}` })),
+      members,
+      targets: members.map(({ nodeId, peerPort }) => ({ nodeId, address: `${LOOPBACK}:${peerPort}` })),
       admin,
       scheduler,
       random,
@@ -137,7 +148,7 @@ function banner(
   const option = resolve(dataDir) === resolve(LOCAL_DATA_DIR) ? '' : ` --data-dir ${dataDir}`;
   return [
     '',
-    `KVCluster ${cluster.namespace}/${cluster.name} is ready: ${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}`,
+    `KVCluster ${cluster.namespace}/${cluster.name} is ready: ${sizeOf(nodes)}`,
     '',
     ...nodes.map(
       ({ nodeId, clientPort, httpPort }) =>
@@ -150,4 +161,9 @@ function banner(
     '',
     'Ctrl-C stops it.',
   ].join('\n');
+}
+
+function sizeOf(nodes: readonly LocalNode[]): string {
+  const workers = nodes[0]?.workers ?? 1;
+  return `${nodes.length} ${nodes.length === 1 ? 'node' : 'nodes'}${workers === 1 ? '' : ` of ${workers} workers`}`;
 }

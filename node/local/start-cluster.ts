@@ -4,7 +4,7 @@ import { type Scheduler, sleep } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import type { Random } from '../../common/random.ts';
 import { type BootstrapDecision, decideBootstrap } from '../../model/bootstrap.ts';
-import { type ClusterMap, type Member, canonicalJson } from '../../model/cluster-map.ts';
+import { type ClusterMap, type Member, canonicalJson, memberOf } from '../../model/cluster-map.ts';
 import type { KVCluster } from '../../model/kvcluster.ts';
 import { firstMap, mintClusterId, nextMap, withInitialised } from '../../model/next-map.ts';
 
@@ -33,7 +33,7 @@ export async function startCluster(options: StartClusterOptions): Promise<Cluste
   const map = await agreeOnMap(options);
   const initialised = withInitialised(map);
   if (initialised !== map) await propose(options, initialised);
-  await untilReady(options);
+  await untilReady({ ...options, targets: targetsOf(options, initialised) });
   return initialised;
 }
 
@@ -87,9 +87,15 @@ function withAddresses(map: ClusterMap, members: readonly Member[]): ClusterMap 
   return canonicalJson(current) === canonicalJson(map.members) ? map : nextMap(map, { members: current });
 }
 
-/** Proposes a map until every node has it. */
+/** The nodes that a map lists: others have nothing to do with it before it lists them. */
+function targetsOf({ targets }: StartClusterOptions, map: ClusterMap): readonly AdminTarget[] {
+  return targets.filter(({ nodeId }) => memberOf(map, nodeId) !== undefined);
+}
+
+/** Proposes a map until every node that it lists has it. */
 async function propose(options: StartClusterOptions, map: ClusterMap): Promise<void> {
-  const { admin, targets, scheduler, signal } = options;
+  const { admin, scheduler, signal } = options;
+  const targets = targetsOf(options, map);
   for (;;) {
     const refusals = await Promise.all(targets.map((target) => proposeTo(admin, target, map, signal)));
     const open = refusals.filter((refusal) => refusal !== undefined);

@@ -1,5 +1,5 @@
 import type { AdminClient, AdminTarget } from '../../client/admin-client.ts';
-import type { WantedCluster } from '../../client/local-cluster.ts';
+import { isWantedMember, type WantedCluster } from '../../client/local-cluster.ts';
 import { moveReportOf } from '../../client/move-reports.ts';
 import { publishMap } from '../../client/publish-map.ts';
 import { messageOf } from '../../common/errors.ts';
@@ -9,7 +9,7 @@ import { nextStep, type Reports } from '../../model/moves.ts';
 
 export interface SteerOptions {
   readonly admin: AdminClient;
-  /** Nodes whose processes run. */
+  /** Members whose processes run. */
   readonly nodes: () => readonly Member[];
   readonly targetOf: (nodeId: string) => AdminTarget | undefined;
   readonly wanted: () => WantedCluster;
@@ -39,11 +39,11 @@ export class Steering {
     try {
       const { reports, map } = await this.ask();
       if (map === undefined) return { done: false, map };
-      const { nodes: names, replicationFactor } = wanted();
-      const members = nodes().filter(({ nodeId }) => names.includes(nodeId));
-      const step = nextStep(map, { members, replicationFactor }, reports);
+      const wish = wanted();
+      const members = nodes().filter((member) => isWantedMember(wish, member));
+      const step = nextStep(map, { members, replicationFactor: wish.replicationFactor }, reports);
       if (step.kind === 'done') {
-        if (this.told !== '') this.tell(`the cluster has ${map.members.length} nodes and is in order`);
+        if (this.told !== '') this.tell(`the cluster has ${map.members.length} members and is in order`);
         this.told = '';
         return { done: true, map };
       }

@@ -70,11 +70,21 @@ export class LocalRunner {
 
   /** Node ids of the processes below this one and their process ids. */
   nodePids(): ReadonlyMap<string, number> {
+    return this.pidsBelow((command) => !looksAfterWorkers(command));
+  }
+
+  /** Process ids of those that look after several nodes, by the names of their pods. */
+  podPids(): ReadonlyMap<string, number> {
+    return this.pidsBelow(looksAfterWorkers);
+  }
+
+  private pidsBelow(isWanted: (command: readonly string[]) => boolean): ReadonlyMap<string, number> {
     const pids = new Map<string, number>();
     for (const pid of descendantsOf(this.process.pid ?? -1)) {
       const command = commandOf(pid);
       const nodeId = command[command.indexOf('--node-id') + 1];
-      if (command.includes('--node-id') && nodeId !== undefined) pids.set(nodeId, pid);
+      if (!command.includes('--node-id') || nodeId === undefined) continue;
+      if (isWanted(command)) pids.set(nodeId, pid);
     }
     return pids;
   }
@@ -82,7 +92,7 @@ export class LocalRunner {
   /** Ends it as Ctrl-C would, at once if it does not; for the end of a test. */
   async dispose(): Promise<void> {
     if (this.exitCode !== undefined) return;
-    const nodes = [...this.nodePids().values()];
+    const nodes = [...this.podPids().values(), ...this.nodePids().values()];
     this.process.kill('SIGINT');
     try {
       await this.ended();
@@ -120,8 +130,8 @@ export class LocalTestCluster {
   }
 
   /** Starts the runner again, after it has ended. */
-  async restart(): Promise<void> {
-    this.runner = new LocalRunner(this.flags);
+  async restart(moreFlags: readonly string[] = []): Promise<void> {
+    this.runner = new LocalRunner([...this.flags, ...moreFlags]);
     await this.runner.untilPrinted('is ready');
   }
 
@@ -279,6 +289,11 @@ function stateOf(pid: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+function looksAfterWorkers(command: readonly string[]): boolean {
+  const workers = command[command.indexOf('--workers') + 1];
+  return command.includes('--workers') && workers !== '1';
 }
 
 function descendantsOf(pid: number): readonly number[] {

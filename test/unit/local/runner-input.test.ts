@@ -5,7 +5,7 @@ import { expect } from 'chai';
 import type { KvError } from '../../../common/errors.ts';
 import { parseKVCluster } from '../../../model/kvcluster.ts';
 import { parseRunnerArguments } from '../../../node/local/arguments.ts';
-import { firstNodes, layOut } from '../../../node/local/layout.ts';
+import { firstNodes, layOut, membersFor } from '../../../node/local/layout.ts';
 import { readManifest } from '../../../node/local/manifest.ts';
 
 const root = join(import.meta.dirname, '../../..');
@@ -36,6 +36,7 @@ describe("the one-machine runner's input", () => {
       dataDir: '.kvcluster',
       basePort: 50_051,
       nodes: undefined,
+      workers: undefined,
       verbose: false,
     });
     expect(parseRunnerArguments(['--help'], root)).to.equal('help');
@@ -44,6 +45,7 @@ describe("the one-machine runner's input", () => {
   for (const [flags, message] of [
     [['--nodes', 'many'], /--nodes must be a whole number from 1 to 100, not "many"/],
     [['--nodes', '0'], /--nodes/],
+    [['--workers', '10'], /--workers must be a whole number from 1 to 9, not "10"/],
     [['--base-port', '70000'], /--base-port must be/],
     [['--frob'], /--frob/],
     [['extra'], /extra/],
@@ -54,9 +56,13 @@ describe("the one-machine runner's input", () => {
     });
   }
 
-  it('reads the sample, with another number of nodes when told so', async () => {
-    expect((await readManifest(sample, undefined)).spec.replicas).to.equal(3);
-    expect((await readManifest(sample, 1)).spec.replicas).to.equal(1);
+  it('reads the sample, with other numbers of nodes and workers when told so', async () => {
+    expect((await readManifest(sample)).spec).to.include({ replicas: 3, workersPerPod: 1 });
+    expect((await readManifest(sample, { replicas: 1 })).spec).to.include({ replicas: 1, workersPerPod: 1 });
+    expect((await readManifest(sample, { workersPerPod: 2 })).spec).to.include({
+      replicas: 3,
+      workersPerPod: 2,
+    });
   });
 
   for (const [name, text, message] of [
@@ -70,7 +76,7 @@ describe("the one-machine runner's input", () => {
         path,
         `apiVersion: kvcluster.io/v1alpha1\nkind: KVCluster\nmetadata: {name: kv}\n${text}\n`,
       );
-      expect(await refusalOf(() => readManifest(path, undefined)))
+      expect(await refusalOf(() => readManifest(path)))
         .to.match(message)
         .and.contain(path);
     });
@@ -83,7 +89,11 @@ describe("the one-machine runner's input", () => {
       metadata: { name: 'kv' },
     });
     if (!parsed.ok) throw new Error(parsed.problems.join());
-    const nodes = await layOut(firstNodes(parsed.cluster, 3), '/data', 50_051);
+    const nodes = await layOut(firstNodes(parsed.cluster, 3), {
+      dataDir: '/data',
+      basePort: 50_051,
+      workers: 1,
+    });
     expect(nodes.map(({ clientPort, peerPort, httpPort }) => [clientPort, peerPort, httpPort])).to.deep.equal(
       [
         [50_051, 51_051, 9091],
@@ -92,7 +102,48 @@ describe("the one-machine runner's input", () => {
       ],
     );
     expect(nodes.map(({ nodeId, dataDir }) => [nodeId, dataDir])[2]).to.deep.equal(['kv-2', '/data/kv-2']);
-    const shifted = await layOut(firstNodes(parsed.cluster, 3), '/data', 20_000);
+    const shifted = await layOut(firstNodes(parsed.cluster, 3), {
+      dataDir: '/data',
+      basePort: 20_000,
+      workers: 1,
+    });
     expect(shifted[1]).to.include({ clientPort: 20_001, peerPort: 21_001, httpPort: 22_001 });
+  });
+
+  describe('with workers', () => {
+    const names = (count: number): string[] => Array.from({ length: count }, (_, ordinal) => `kv-${ordinal}`);
+
+    it('makes each worker a member with ports of its own, in its node', async () => {
+      const [node] = await layOut(['kv-1'], { dataDir: '/data', basePort: 50_051, workers: 2 });
+      expect(node).to.include({ clientPort: 50_052, peerPort: 51_052, httpPort: 9092 });
+      expect(membersFor(node!).map((member) => ({ ...member, host: '', zone: '', state: '' }))).to.deep.equal(
+        [
+          { nodeId: 'kv-1', pod: 'kv-1', clientPort: 50_102, peerPort: 51_052, httpPort: 9142, ...blanks },
+          { nodeId: 'kv-1-w1', pod: 'kv-1', clientPort: 50_152, peerPort: 51_152, httpPort: 9192, ...blanks },
+        ],
+      );
+    });
+    const blanks = { host: '', zone: '', state: '' };
+
+    for (const basePort of [50_051, 0]) {
+      const size = basePort === 0 ? 5 : 50;
+      it(`never gives a port twice, from ${basePort}, however many there are`, async () => {
+        const nodes = await layOut(names(size), { dataDir: '/data', basePort, workers: 9 });
+        const own = nodes.flatMap(membersFor).flatMap((m) => [m.clientPort, m.peerPort, m.httpPort]);
+        const all = [...own, ...nodes.flatMap(({ clientPort, httpPort }) => [clientPort, httpPort])];
+        expect(new Set(all).size).to.equal(all.length);
+      });
+    }
+
+    it('refuses more than there are ports for', async () => {
+      const options = { dataDir: '/data', basePort: 50_051 };
+      const tooMany = [
+        layOut(names(51), { ...options, workers: 2 }),
+        layOut(names(1), { ...options, workers: 10 }),
+      ];
+      for (const layout of tooMany)
+        expect(await refusalOf(() => layout)).to.match(/room for 50 nodes of 9 workers/);
+      expect(await layOut(names(100), { ...options, workers: 1 })).to.have.length(100);
+    });
   });
 });
