@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { CallMetrics, rpcName } from './call-metrics.ts';
 import type { Counted, Measured, PeerGauge, ReplicationMetrics } from './replication/metrics.ts';
 import type { FreezeKind } from './replication/horizon/verdict.ts';
 import type { Store } from './storage/store.ts';
@@ -100,14 +101,8 @@ export function createNodeMetrics(): NodeMetrics {
   const gauge = <Label extends string>(name: string, help: string, ...labelNames: Label[]): Gauge<Label> =>
     new Gauge({ name, help, labelNames, registers });
 
-  const operations = counter('kv_operations_total', 'Finished calls by RPC and status', 'rpc', 'code');
-  const durations = new Histogram({
-    name: 'kv_operation_duration_seconds',
-    help: 'Time from the arrival of a call to its answer, by RPC',
-    labelNames: ['rpc'],
-    buckets: LATENCY_BUCKETS,
-    registers,
-  });
+  const calls = new CallMetrics(LATENCY_BUCKETS);
+  calls.register(registry);
   const refused = counter(
     'kv_refused_calls_total',
     'Peer and admin calls without a good proof, or ended for what came on them',
@@ -132,12 +127,8 @@ export function createNodeMetrics(): NodeMetrics {
 
   return {
     registry,
-    replication: replicationMetrics(counter, gauge),
-    observeCall(path, code, seconds) {
-      const rpc = rpcName(path);
-      operations.inc({ rpc, code });
-      durations.observe({ rpc }, seconds);
-    },
+    replication: replicationMetrics(registers, gauge),
+    observeCall: (path, code, seconds) => calls.observe(path, code, seconds),
     countRefusedCall: (path, reason) => refused.inc({ rpc: rpcName(path), reason }),
     countSnapshot: (succeeded) => snapshots.inc({ result: succeeded ? 'ok' : 'failed' }),
     observeSync(entries, seconds) {
@@ -166,23 +157,45 @@ function frozenGauge(kind: FreezeKind, why: string): readonly [string, string, n
   return [`kv_collection_frozen_${kind}_partitions`, help, 1];
 }
 
-/** `KeyValueStore/Put` of `/kvstore.KeyValueStore/Put`. */
-function rpcName(path: string): string {
-  return path.slice(path.lastIndexOf('.') + 1);
-}
-
 function replicationMetrics(
-  counter: (name: string, help: string) => Counter,
+  registers: Registry[],
   gauge: (name: string, help: string, ...labels: 'peer'[]) => Gauge<'peer'>,
 ): ReplicationMetrics {
-  const counters = mapValues(REPLICATION_COUNTERS, (help, name) =>
-    counter(`kv_replication_${name}_total`, help),
-  );
-  const gauges = mapValues(REPLICATION_GAUGES, ([name, help, unit]) => ({ unit, gauge: gauge(name, help) }));
+  // Counted for every operation, and read now and then.
+  const counts = mapValues(REPLICATION_COUNTERS, () => 0) as Record<Counted, number>;
+  for (const [name, help] of Object.entries(REPLICATION_COUNTERS) as [Counted, string][]) {
+    new Counter({
+      name: `kv_replication_${name}_total`,
+      help,
+      registers,
+      collect() {
+        this.reset();
+        this.inc(counts[name]);
+      },
+    });
+  }
+  const values = mapValues(REPLICATION_GAUGES, () => 0) as Record<Measured, number>;
+  for (const [measured, [name, help, unit]] of Object.entries(REPLICATION_GAUGES) as [
+    Measured,
+    readonly [string, string, number],
+  ][]) {
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(values[measured] * unit);
+      },
+    });
+  }
   const peers = mapValues(PEER_GAUGES, ([name, help, unit]) => ({ unit, gauge: gauge(name, help, 'peer') }));
   return {
-    count: (name, amount = 1) => counters[name].inc(amount),
-    gauge: (name, value) => gauges[name].gauge.set(value * gauges[name].unit),
+    count: (name, amount = 1) => {
+      counts[name] += amount;
+    },
+    gauge: (name, value) => {
+      values[name] = value;
+    },
     gaugePeer: (name, peer, value) => peers[name].gauge.set({ peer }, value * peers[name].unit),
   };
 }
