@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { format } from 'prettier';
 import type { Bench } from '../bench.ts';
 import type { Goal } from '../cells/goals.ts';
+import { growthPlot, throughputLatencyPlot } from './plots.ts';
 import { markdown } from './text.ts';
 
 export interface Run {
@@ -25,6 +26,12 @@ export async function writeResults(directory: string, run: Run): Promise<void> {
   write('results.json', await format(JSON.stringify(json), { parser: 'json', printWidth: 110 }));
   const text = markdown(results, run.goals, about);
   write('results.md', await format(text, { parser: 'markdown', printWidth: 110 }));
+  for (const operation of ['put', 'get'] as const) {
+    const plot = throughputLatencyPlot(results, operation);
+    if (plot !== undefined) write(`throughput-latency-${operation}.svg`, plot);
+  }
+  const grown = growthPlot(results.growth);
+  if (grown !== undefined) write('growth.svg', grown);
 }
 
 function aboutOf({ bench, minutes, loadBefore }: Run): readonly string[] {
