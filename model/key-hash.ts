@@ -8,11 +8,23 @@ import { crc32 } from 'node:zlib';
  * domain) spreads them.
  */
 export function partitionOf(key: Uint8Array, partitions: number): number {
+  // Everybody on an operation's way asks for the partition of the same key, which nobody writes to meanwhile.
+  if (key !== lastKey) {
+    lastHash = hashOf(key);
+    lastKey = key;
+  }
+  return lastHash % partitions;
+}
+
+let lastKey: Uint8Array | undefined;
+let lastHash = 0;
+
+function hashOf(key: Uint8Array): number {
   let hash = crc32(key);
   hash ^= hash >>> 16;
   hash = Math.imul(hash, 0x85ebca6b);
   hash ^= hash >>> 13;
   hash = Math.imul(hash, 0xc2b2ae35);
   hash ^= hash >>> 16;
-  return (hash >>> 0) % partitions;
+  return hash >>> 0;
 }

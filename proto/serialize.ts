@@ -18,7 +18,15 @@ import type {
   PutResponse,
   Version,
 } from './gen/kvstore.ts';
-import { sizeOfBytesField, sizeOfInt, sizeOfUintField, WireReader, WireWriter } from './wire.ts';
+import {
+  decodeVersion,
+  sizeOfBytes,
+  sizeOfVersionField,
+  tag,
+  writeBytes,
+  writeVersion,
+} from './shared-fields.ts';
+import { sizeOfBytesField, sizeOfInt, sizeOfUintField, WIRE, WireReader, WireWriter } from './wire.ts';
 
 /** An operation as it came: `isConditional` when it has fields that stand for a condition, or may come to. */
 export interface IncomingOperation extends PipelineOperation {
@@ -29,13 +37,10 @@ export interface IncomingPipelineRequest extends PipelineRequest {
   operations: IncomingOperation[];
 }
 
+const { varint: VARINT, bytes: BYTES } = WIRE;
 const NOTHING: Buffer = Buffer.alloc(0);
 const CONDITION: Condition = {};
 
-/** Tags: field number and wire type. */
-const VARINT = 0;
-const BYTES = 2;
-const tag = (field: number, wireType: number): number => field * 8 + wireType;
 /** The fields above these are reserved, for conditions and the like. */
 const LAST_FIELD = { put: 5, get: 3, delete: 3, operation: 7, request: 3 } as const;
 const LAST_RESERVED = 15;
@@ -159,20 +164,6 @@ function isReserved(next: number, lastField: number): boolean {
   return field > lastField && field <= LAST_RESERVED;
 }
 
-function decodeVersion(reader: WireReader): Version {
-  let wallMs = 0;
-  let counter = 0;
-  let writer = 0;
-  while (!reader.atEnd) {
-    const next = reader.uint();
-    if (next === tag(1, VARINT)) wallMs = reader.uint();
-    else if (next === tag(2, VARINT)) counter = reader.uint();
-    else if (next === tag(3, VARINT)) writer = reader.uint();
-    else reader.skip(next & 7);
-  }
-  return { wallMs, counter, writer };
-}
-
 export function encodePipelineRequest(request: PipelineRequest): Buffer {
   const { operations, clientId, clientStartMs } = request;
   const sizes: number[] = [];
@@ -228,10 +219,6 @@ function sizeOfInner(operation: PipelineOperation['operation']): number {
   return sizeOfBytes(key) + sizeOfUintField(consistency) + rest;
 }
 
-function sizeOfBytes(bytes: Uint8Array): number {
-  return bytes.length === 0 ? 0 : sizeOfBytesField(bytes.length);
-}
-
 function writeOperation(writer: WireWriter, operation: PipelineOperation, inner: number): void {
   writer.uintField(1, operation.number);
   writer.uintField(2, operation.timeoutMs);
@@ -253,26 +240,6 @@ function writeOperation(writer: WireWriter, operation: PipelineOperation, inner:
   writeBytes(writer, 1, key);
   writer.uintField(2, consistency);
   if (request.$case === 'get') writeVersion(writer, 3, request.value.minVersion);
-}
-
-function writeBytes(writer: WireWriter, field: number, bytes: Uint8Array): void {
-  if (bytes.length > 0) writer.bytesField(field, bytes);
-}
-
-function sizeOfVersion({ wallMs, counter, writer }: Version): number {
-  return sizeOfUintField(wallMs) + sizeOfUintField(counter) + sizeOfUintField(writer);
-}
-
-function sizeOfVersionField(version: Version | undefined): number {
-  return version === undefined ? 0 : sizeOfBytesField(sizeOfVersion(version));
-}
-
-function writeVersion(writer: WireWriter, field: number, version: Version | undefined): void {
-  if (version === undefined) return;
-  writer.messageField(field, sizeOfVersion(version));
-  writer.uintField(1, version.wallMs);
-  writer.uintField(2, version.counter);
-  writer.uintField(3, version.writer);
 }
 
 export function encodePipelineResponse({ results, epoch, closing }: PipelineResponse): Buffer {

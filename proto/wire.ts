@@ -80,6 +80,15 @@ export class WireReader {
     return this.buffer.subarray(start, this.position);
   }
 
+  /** As `bytes`; the buffer that came last, when it has the same content: most of a batch is of one client. */
+  bytesLike(last: Buffer): Buffer {
+    const start = this.lengthDelimited();
+    const { buffer, position } = this;
+    let same = position - start === last.length;
+    for (let at = 0; same && at < last.length; at += 1) same = buffer[start + at] === last[at];
+    return same ? last : buffer.subarray(start, position);
+  }
+
   string(): string {
     const start = this.lengthDelimited();
     return this.buffer.toString('utf8', start, this.position);

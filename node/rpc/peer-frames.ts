@@ -1,5 +1,6 @@
 import { KvError, messageOf } from '../../common/errors.ts';
-import { PeerFrame, Refusal_Reason } from '../../proto/gen/peer.ts';
+import { type PeerFrame, Refusal_Reason } from '../../proto/gen/peer.ts';
+import { decodePeerFrame, encodePeerFrame } from '../../proto/serialize-peer.ts';
 import type { PeerStream, PeerStreamHandlers } from '../replication/transport.ts';
 import { hasMoreElements, shapeOf } from '../../common/message-elements.ts';
 
@@ -63,7 +64,7 @@ export class FramedStream implements PeerStream {
   send(frame: PeerFrame): boolean {
     if (this.closed) return false;
     if (frame.body?.$case === 'refusal') this.options.refused(reasonName(frame.body.value.reason));
-    const bytes = Buffer.from(PeerFrame.encode(frame).finish());
+    const bytes = encodePeerFrame(frame);
     this.queuedBytes += bytes.length;
     if (this.queuedBytes > MAX_QUEUED_BYTES) {
       this.abort(new KvError('RESOURCE_EXHAUSTED', 'the peer does not take what is sent to it'));
@@ -123,7 +124,7 @@ export class FramedStream implements PeerStream {
     }
     let frame: PeerFrame;
     try {
-      frame = PeerFrame.decode(bytes);
+      frame = decodePeerFrame(bytes);
     } catch (error) {
       const what = `malformed frame: ${messageOf(error)}`;
       this.refuse('malformed', new KvError('INVALID_ARGUMENT', what, { cause: error }));

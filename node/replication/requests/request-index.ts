@@ -79,6 +79,7 @@ export class RequestIndex {
   /** Until when a partition's requests may be unknown here, by the monotonic clock. */
   private readonly unknownUntilMs = new Map<number, number>();
   private completeFromMs = Infinity;
+  private lastNamed: { readonly id: RequestId | undefined; readonly name: string } = { id: undefined, name: '' };
 
   constructor(clock: Clock, settings: RequestIndexSettings) {
     this.clock = clock;
@@ -96,7 +97,7 @@ export class RequestIndex {
 
   /** A write was applied here, or its version was already there: to be told of each with an id, in the turn of applying. */
   note(id: RequestId, key: Buffer, version: Version, replaced?: Replaced): void {
-    const client = clientOf(id);
+    const client = this.nameOf(id);
     const before = this.find(client, id.number);
     const keyCheck = crc32(key);
     const same = before?.keyCheck === keyCheck ? before : undefined;
@@ -122,19 +123,19 @@ export class RequestIndex {
 
   /** The version at which the request was applied here; undefined when it is not remembered. */
   versionOf(id: RequestId, key: Buffer): Version | undefined {
-    const write = this.find(clientOf(id), id.number);
+    const write = this.find(this.nameOf(id), id.number);
     return write?.keyCheck === crc32(key) ? write.version : undefined;
   }
 
   /** What the request replaced; undefined when another node coordinated it, or too much else was kept since. */
   replacedBy(id: RequestId): Replaced | undefined {
-    return this.find(clientOf(id), id.number)?.replaced;
+    return this.find(this.nameOf(id), id.number)?.replaced;
   }
 
   /** Whether the request is so old that it may have been applied and forgotten. */
   hasForgotten(id: RequestId): boolean {
     this.expire();
-    return id.number <= (this.forgotten.get(clientOf(id)) ?? -1);
+    return id.number <= (this.forgotten.get(this.nameOf(id)) ?? -1);
   }
 
   /** What was applied in the window before this start is noted. `since`: by the monotonic clock; from then on it is. */
@@ -155,10 +156,25 @@ export class RequestIndex {
     return untilMs <= now && now - this.completeFromMs >= this.settings.windowMs;
   }
 
+  /** `clientOf`; writes come in batches of one client. */
+  private nameOf(id: RequestId): string {
+    const { id: last, name } = this.lastNamed;
+    const isSame =
+      last !== undefined &&
+      last.clientStartMs === id.clientStartMs &&
+      (last.clientId === id.clientId || last.clientId.equals(id.clientId));
+    if (isSame) return name;
+    this.lastNamed = { id, name: clientOf(id) };
+    return this.lastNamed.name;
+  }
+
   private find(client: string, number: number): KnownWrite | undefined {
     this.expire();
     for (let index = this.generations.length - 1; index >= 0; index -= 1) {
-      const found = this.generations[index]?.clients.get(client)?.writes.get(number);
+      const known = this.generations[index]?.clients.get(client);
+      // Most writes are new, and above all that their client has sent before.
+      if (known === undefined || known.highest < number) continue;
+      const found = known.writes.get(number);
       if (found !== undefined) return found;
     }
     return undefined;
