@@ -18,7 +18,7 @@ import { Scratch } from './systems/scratch.ts';
 import { etcdBenchmarkTool, ghzTool } from './tools/go-tools.ts';
 
 const FULL = { pace: { rounds: 5, durationMs: 2000 }, keys: 100_000 };
-const QUICK = { pace: { rounds: 3, durationMs: 1000 }, keys: 10_000 };
+const QUICK = { pace: { rounds: 3, durationMs: 800 }, keys: 10_000 };
 
 const startMs = performance.now();
 const log = (line: string): void => {
@@ -50,19 +50,28 @@ async function run(options: Options): Promise<void> {
     log(`the machine has a load of ${loadBefore.toFixed(1)} already: figures will be noisy`);
   using scratch = new Scratch();
   const size = options.quick ? QUICK : FULL;
+  const { rounds = size.pace.rounds, durationMs = size.pace.durationMs } = options;
   const bench = {
     code,
     scratch: scratch.path,
     results,
     log,
     full: !options.quick,
-    ...size,
+    pace: { rounds, durationMs },
+    keys: size.keys,
     hasEtcd,
     etcdTool,
     ghz,
   };
   for (const [name, part] of Object.entries(parts)) {
-    if (options.only.length === 0 || options.only.includes(name)) await part(bench);
+    if (options.only.length > 0 && !options.only.includes(name)) continue;
+    await part(bench);
+    results.addFigure({
+      id: `disk-${name}`,
+      title: `on disk at the end of the part ${name}, everybody together`,
+      value: scratch.empty() / 1024 ** 3,
+      unit: 'GiB',
+    });
   }
   mapSize(bench);
   const goals = goalsOf(results);

@@ -16,6 +16,8 @@ export interface Cell {
   readonly title: string;
   readonly work: Work;
   readonly contenders: readonly Contender[];
+  /** When it is not the usual one. */
+  readonly pace?: Pace;
 }
 
 /** What one contender did in one cell: medians over the rounds. */
@@ -44,7 +46,7 @@ export async function runCells(
   { results, pace }: { results: { addCell(result: CellResult): void }; pace: Pace },
   cells: readonly Cell[],
 ): Promise<void> {
-  for (const cell of cells) results.addCell(await measure(cell, pace));
+  for (const cell of cells) results.addCell(await measure(cell, cell.pace ?? pace));
 }
 
 /**

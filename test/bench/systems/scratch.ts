@@ -8,6 +8,14 @@ export class Scratch implements Disposable {
   readonly path = mkdtempSync(join(tmpdir(), 'kvcluster-bench-'));
   private readonly cancelCleaning = cleanAtExit(() => this.remove());
 
+  /** Removes what is in it; gives the bytes that it took. */
+  empty(): number {
+    const bytes = diskBytes(this.path);
+    for (const name of readdirSync(this.path))
+      rmSync(join(this.path, name), { recursive: true, force: true });
+    return bytes;
+  }
+
   [Symbol.dispose](): void {
     this.remove();
     this.cancelCleaning();
