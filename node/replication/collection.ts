@@ -70,7 +70,7 @@ export class Collection {
       isReadable: (partition) => standing.isReadable(partition),
       rules,
     });
-    this.disturbances = new Disturbances({ nodeId, volume: () => identity });
+    this.disturbances = new Disturbances({ nodeId, volume: () => identity, rules });
     this.lowWater = new LowWater({
       clock,
       mintClock: hybridClock,
@@ -182,11 +182,14 @@ export class Collection {
   }
 
   private ownReport(): HorizonReport {
+    const { rules, identity, standing, settled } = this.options;
+    // What was settled before a start is not remembered: only without the rule it is taken for granted.
+    const startCounts = rules.freezeAfterUncleanStart || identity.uncleanBoot < identity.bootCounter;
     const label = this.label();
     return {
       lowWaterMs: this.lowWater.valueMs,
       label: label.kind === 'known' ? label.bytes : NO_LABEL,
-      settled: this.options.settled(),
+      settled: startCounts ? settled() : standing.readable,
     };
   }
 

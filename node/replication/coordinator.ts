@@ -90,10 +90,10 @@ export class Coordinator {
 
   async delete(operation: DeleteOperation): Promise<{ version: Version; existed: boolean }> {
     const { key } = operation;
-    const { rules, store } = this.options;
+    const { rules, store, hybridClock } = this.options;
     // The rule is that it writes; only the simulation leaves it out, to see that it would notice.
     if (!rules.deleteAlwaysWrites && store.latest(key) === undefined) {
-      return { version: NO_VERSION, existed: false };
+      return { version: hybridClock.mint(NO_VERSION) ?? NO_VERSION, existed: false };
     }
     const { version, old } = await this.options.inFlight.run(key.length + WRITE_OVERHEAD_BYTES, () =>
       this.write('delete', operation, (minted) => tombstoneRecord(key, minted)),

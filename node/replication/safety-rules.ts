@@ -11,8 +11,6 @@ export interface SafetyRules {
   readonly deleteAlwaysWrites: boolean;
   /** 1, 13: a volume that was rolled back goes on under a new incarnation. */
   readonly renewAfterRollback: boolean;
-  /** 12: after an unclean start sequences go on behind their durable ceiling. */
-  readonly sequencesBehindCeiling: boolean;
   /** 15: a peer that fell off the log counts as having acknowledged nothing until it has been compared with. */
   readonly fallenOffAcknowledgedNothing: boolean;
   /** 23: collection waits for comparisons after a new incarnation. */
@@ -32,7 +30,6 @@ export const SAFETY_RULES: SafetyRules = {
   acknowledgeAfterSync: true,
   deleteAlwaysWrites: true,
   renewAfterRollback: true,
-  sequencesBehindCeiling: true,
   fallenOffAcknowledgedNothing: true,
   freezeAfterNewIncarnation: true,
   freezeAfterUncleanStart: true,

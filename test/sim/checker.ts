@@ -1,5 +1,6 @@
+import { byteString } from '../../common/bytes.ts';
 import { compareVersions, formatVersion, type Version } from '../../model/version.ts';
-import type { LiveValue } from '../../node/replication/engine.ts';
+import type { LiveValue, ScannedRecord } from '../../node/replication/engine.ts';
 import type { StoredRecord } from '../../node/storage/store.ts';
 import type { Known, Operation } from './history.ts';
 import { type ClockBounds, hasExpired, KeyHistory, newer, NOTHING_KNOWN } from './key-history.ts';
@@ -231,6 +232,33 @@ export class Checker {
       this.violated(
         'nothing is absent that is there',
         `a page does not list ${key} after ${describe(floor)}`,
+        key,
+      );
+    }
+  }
+
+  /** A QUORUM scan of everything. */
+  scanned(begun: ListingBegun, node: string, records: readonly ScannedRecord[]): void {
+    const reader = `a scan at ${node}`;
+    const untilMs = this.options.now();
+    const found = new Set<string>();
+    for (const { key: bytes, value, version } of records) {
+      const key = byteString(bytes);
+      found.add(key);
+      this.checkContent(key, value, version, reader);
+      const floor = begun.floors.get(key) ?? NOTHING_KNOWN;
+      if (compareVersions(version, floor.version) >= 0) continue;
+      this.violated(
+        'reads never go back',
+        `${reader} answered ${formatVersion(version)} of ${key} after ${describe(floor)}`,
+        key,
+      );
+    }
+    for (const [key, floor] of begun.floors) {
+      if (found.has(key) || this.historyOf(key).mayBeAbsent(floor, untilMs, this.options.clocks())) continue;
+      this.violated(
+        'nothing is absent that is there',
+        `${reader} did not find ${key} after ${describe(floor)}`,
         key,
       );
     }

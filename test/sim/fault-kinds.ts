@@ -8,8 +8,14 @@ export const FAULT_KINDS = [
   'duplicate',
   /** Streams overtake each other: frames of an old one arrive among those of its successor. */
   'reorder',
-  /** Some machines cannot reach the others. */
+  /** Some machines cannot reach the others, the map's writer on one side or on both. */
   'partition',
+  /** Two machines cannot reach each other, and everybody else reaches both. */
+  'bridge',
+  /** Machines are cut off one after the other, and come back in another order; some die meanwhile, or lose their volume. */
+  'swizzle',
+  /** A machine that was cut off comes back when another one has died, in the moment in which a third one is cut off. */
+  'relay',
   /** One machine hears another, and is not heard by it. */
   'one-way',
   /** A process dies; its files stay as it saw them. */
@@ -38,6 +44,8 @@ export const FAULT_KINDS = [
   'writer-crash',
   /** Members join, leave, are replaced or change their zone, or the number of copies changes, while clients write. */
   'map-change',
+  /** Members that have taken a new map are cut off, together with its writer, from those that have not yet. */
+  'map-split',
   /** A member is marked down in the map, whether it is or not, and comes back. */
   'mark-down',
 ] as const;

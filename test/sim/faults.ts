@@ -1,21 +1,23 @@
 import type { Dice } from './dice.ts';
 import type { FaultKind } from './fault-kinds.ts';
+import { Lasting, type Undo } from './lasting.ts';
 import type { Member } from './member.ts';
-import type { SimStream } from './stream.ts';
+import { NetworkFaults } from './network-faults.ts';
 import { Volume } from './volume.ts';
 import type { World } from './world.ts';
 
-/** What undoes a fault when its time is over. */
-type Undo = () => void;
-
 const POLL_MS = 5;
 const POLLS = 1000;
+/** How often it is looked who has taken a new map, and how often at most. */
+const LOOK_MS = 0.5;
+const LOOKS = 400;
 
 /** Lets things go wrong, one after the other and at the same time, until it is stopped; then everything heals. */
 export class Faults {
   private readonly world: World;
   private readonly dice: Dice;
-  private readonly lasting = new Set<Undo>();
+  private readonly lasting: Lasting;
+  private readonly network: NetworkFaults;
   private stopped = false;
   /** Nothing may go wrong now. */
   private calm = false;
@@ -23,6 +25,8 @@ export class Faults {
   constructor(world: World, dice: Dice) {
     this.world = world;
     this.dice = dice;
+    this.lasting = new Lasting(world.time);
+    this.network = new NetworkFaults(world, dice, this.lasting);
   }
 
   start(): void {
@@ -31,6 +35,17 @@ export class Faults {
       if (this.stopped) return;
       this.inflict(this.dice.pick(settings.faults));
       this.start();
+    });
+  }
+
+  /** The map has changed: what is under way then is what a move must bear. */
+  onMapChange(): void {
+    const { dice, world } = this;
+    const { faults } = world.settings;
+    if (faults.includes('map-split') && dice.chance(0.5)) this.splitMap();
+    if (!dice.chance(0.3)) return;
+    world.time.after(dice.between(0, 100), () => {
+      if (!this.stopped) this.inflict(dice.pick(faults));
     });
   }
 
@@ -53,17 +68,23 @@ export class Faults {
   private act(kind: FaultKind): string | undefined {
     switch (kind) {
       case 'drop':
-        return this.dropStream();
+        return this.network.dropStream();
       case 'duplicate':
-        return this.loseAcknowledgements();
+        return this.network.loseAcknowledgements();
       case 'reorder':
-        return this.overtake();
+        return this.network.overtake();
       case 'delay':
-        return this.delayLink();
+        return this.network.delayLink();
       case 'partition':
-        return this.partition();
+        return this.network.partition();
+      case 'bridge':
+        return this.network.bridge();
+      case 'swizzle':
+        return this.swizzle();
+      case 'relay':
+        return this.relay();
       case 'one-way':
-        return this.oneWay();
+        return this.network.oneWay();
       case 'kill':
       case 'power-cut':
         return this.crash(this.member(), kind === 'kill' ? 'killed' : 'power-cut');
@@ -89,105 +110,82 @@ export class Faults {
         return this.crashWriter();
       case 'map-change':
         return this.changeWishes();
+      case 'map-split':
+        // When the map changes, which may be due now.
+        return undefined;
       case 'mark-down':
         return this.markDown();
     }
-  }
-
-  /** Undoes after a while, or when all faults end. */
-  private later(forMs: number, undo: Undo): void {
-    const once = (): void => {
-      if (this.lasting.delete(once)) undo();
-    };
-    this.lasting.add(once);
-    this.world.time.after(forMs, once);
   }
 
   private member(): Member {
     return this.dice.pick(this.world.pods);
   }
 
-  private get names(): string[] {
-    return this.dice.shuffled(this.world.pods.map(({ nodeId }) => nodeId));
-  }
+  // One after the other
 
-  // The network
-
-  private stream(): SimStream | undefined {
-    const streams = this.world.network.openStreams().filter(({ other }) => other !== undefined);
-    return streams.length === 0 ? undefined : this.dice.pick(streams);
-  }
-
-  private dropStream(): string | undefined {
+  /** Those that have to agree on something: the replicas of a partition, or anybody. */
+  private group(): Member[] {
     const { dice, world } = this;
-    const end = this.stream();
-    if (end?.other === undefined) return undefined;
-    world.network.breakStream(end, {
-      keptFrom: dice.below(end.underWay + 1),
-      keptTo: dice.below(end.other.underWay + 1),
-      tellOwner: dice.chance(0.8),
-      tellPeer: dice.chance(0.8),
-    });
-    if (dice.chance(0.5)) world.network.breakCalls(end.owner, end.peer);
-    return `${end.owner} - ${end.peer}`;
+    const { pods, map } = world;
+    const replicas = map === undefined || dice.chance(0.3) ? [] : dice.pick(map.assignment);
+    const names = replicas.map((index) => map?.members[index]?.nodeId);
+    const chosen = pods.filter(({ nodeId }) => names.includes(nodeId));
+    return dice.shuffled(chosen.length > 1 ? chosen : pods);
   }
 
-  private loseAcknowledgements(): string | undefined {
-    const end = this.stream();
-    if (end === undefined) return undefined;
-    this.world.network.breakStream(end, { keptFrom: Infinity, keptTo: 0, tellOwner: true, tellPeer: true });
-    return `from ${end.owner} to ${end.peer} everything arrives, and nothing back`;
-  }
-
-  /** One end thinks the stream is broken and opens another; what it had sent on the old one comes late. */
-  private overtake(): string | undefined {
-    const end = this.stream();
-    if (end === undefined) return undefined;
-    const lateMs = this.dice.spread(5, 500);
-    end.delayUnderWay(lateMs);
-    end.fail(new Error('the stream broke'));
-    return `${end.underWay} frames from ${end.owner} to ${end.peer} come ${lateMs.toFixed(0)} ms late`;
-  }
-
-  private delayLink(): string {
+  /**
+   * What was acknowledged by those that are left is met by those that missed it, in every order. (The idea is
+   * FoundationDB's, whose simulation calls it swizzling.)
+   */
+  private swizzle(): string {
     const { dice, world } = this;
-    const [a, b] = this.names;
-    const link = world.network.link(a ?? '', b ?? '');
-    const extraMs = dice.spread(2, 300);
-    const forMs = dice.spread(50, 3000);
-    link.extraMs += extraMs;
-    this.later(forMs, () => (link.extraMs -= extraMs));
-    return `${a} > ${b} by ${extraMs.toFixed(0)} ms for ${forMs.toFixed(0)} ms`;
+    const group = this.group();
+    const members = group.slice(0, 2 + dice.below(group.length - 1));
+    const gapMs = dice.spread(20, 1000);
+    const mayDie = dice.chance(0.5);
+    const cuts = new Map<Member, Undo>();
+    let atMs = 0;
+    const next = (step: () => void): void => {
+      world.time.after(atMs, step);
+      atMs += dice.wait(gapMs);
+    };
+    for (const member of members) {
+      next(() => {
+        if (this.stopped || this.calm) return;
+        cuts.set(member, this.network.cutOff(member.nodeId));
+        if (mayDie) this.die(member);
+      });
+    }
+    for (const member of dice.shuffled(members)) next(() => cuts.get(member)?.());
+    return `${members.map(({ nodeId }) => nodeId).join(', ')}, within ${atMs.toFixed(0)} ms`;
   }
 
-  private partition(): string {
-    const { dice } = this;
-    const { names } = this;
-    const size = 1 + dice.below(names.length - 1);
-    const side = names.slice(0, size);
-    const other = names.slice(size);
-    const pairs = side.flatMap((a) => other.flatMap((b) => [`${a}>${b}`, `${b}>${a}`]));
-    return this.block(pairs, `${side.join(', ')} | ${other.join(', ')}`);
-  }
-
-  private oneWay(): string {
-    const { dice } = this;
-    const [from, ...others] = this.names;
-    const deaf = dice.chance(0.5) ? others : others.slice(0, 1);
-    const inward = dice.chance(0.5);
-    const pairs = deaf.map((to) => (inward ? `${to}>${from}` : `${from}>${to}`));
-    return this.block(pairs, `${pairs.join(', ')} carry nothing`);
-  }
-
-  private block(pairs: readonly string[], what: string): string {
-    const forMs = this.dice.spread(30, 3000);
-    const links = pairs.map((pair) => {
-      const [from = '', to = ''] = pair.split('>');
-      return this.world.network.link(from, to);
+  /** One that was away comes back just when others go: what it missed, few are there to tell. */
+  private relay(): string {
+    const { dice, world } = this;
+    const [first, second, third] = this.group();
+    if (first === undefined || second === undefined) return 'nobody';
+    const awayMs = dice.spread(100, 2000);
+    const thenMs = dice.spread(300, 4000);
+    const dies = dice.chance(0.8);
+    const back = this.network.cutOff(first.nodeId);
+    world.time.after(awayMs * dice.between(0.2, 1), () => {
+      if (dies && !this.stopped && !this.calm) this.die(second);
     });
-    for (const link of links) link.block();
-    this.later(forMs, () => links.forEach((link) => link.open()));
-    return `${what} for ${forMs.toFixed(0)} ms`;
+    world.time.after(awayMs, () => {
+      back();
+      if (third === undefined || this.stopped || this.calm || dice.chance(0.5)) return;
+      world.time.after(thenMs, this.network.cutOff(third.nodeId));
+    });
+    return `${first.nodeId} is away for ${awayMs.toFixed(0)} ms, then others for ${thenMs.toFixed(0)} ms`;
+  }
+
+  /** It may crash, or come back without its volume, or go on. */
+  private die(member: Member): void {
+    const { dice, world } = this;
+    if (dice.chance(0.5) && world.mayLose(member)) this.loseDiskOf(member);
+    else if (dice.chance(0.5)) this.crash(member, dice.pick(['killed', 'power-cut']));
   }
 
   // Processes and machines
@@ -218,7 +216,7 @@ export class Faults {
     const turnMs = dice.spread(0.1, 30);
     const forMs = dice.spread(50, 3000);
     member.setTurn(turnMs);
-    this.later(forMs, () => member.setTurn(0));
+    this.lasting.later(forMs, () => member.setTurn(0));
     return `${member.nodeId} takes ${turnMs.toFixed(1)} ms a turn for ${forMs.toFixed(0)} ms`;
   }
 
@@ -227,10 +225,14 @@ export class Faults {
   private loseDisk(): string | undefined {
     const member = this.member();
     if (!this.world.mayLose(member)) return undefined;
+    this.loseDiskOf(member);
+    return member.nodeId;
+  }
+
+  private loseDiskOf(member: Member): void {
     member.kill('power-cut');
     this.world.lose(member, new Volume());
     member.startAfter(this.dice.spread(5, 1000));
-    return member.nodeId;
   }
 
   /**
@@ -274,7 +276,7 @@ export class Faults {
   }
 
   private heal(): void {
-    for (const undo of [...this.lasting]) undo();
+    this.lasting.endAll();
     for (const member of this.world.pods) if (!member.isUp) member.startAfter(0);
   }
 
@@ -291,18 +293,23 @@ export class Faults {
     const roomBytes = Math.round(dice.spread(10, 20_000));
     const forMs = dice.spread(50, 2000);
     member.limitDisk(roomBytes);
-    this.later(forMs, () => member.limitDisk(undefined));
+    this.lasting.later(forMs, () => member.limitDisk(undefined));
     return `${member.nodeId} has ${roomBytes} bytes left for ${forMs.toFixed(0)} ms`;
   }
 
+  /** What others have by then and this disk has not is most when the power goes. */
   private slowDisk(): string {
     const { dice } = this;
     const member = this.member();
     const factor = dice.spread(3, 200);
     const forMs = dice.spread(50, 3000);
+    const then = dice.chance(0.3) ? 'power-cut' : 'fast';
     member.diskSlowness = Math.max(member.diskSlowness, factor);
-    this.later(forMs, () => (member.diskSlowness = 1));
-    return `${member.nodeId} by ${factor.toFixed(0)} for ${forMs.toFixed(0)} ms`;
+    this.lasting.later(forMs, () => {
+      member.diskSlowness = 1;
+      if (then === 'power-cut' && member.isUp && !this.stopped && !this.calm) this.crash(member, then);
+    });
+    return `${member.nodeId} by ${factor.toFixed(0)} for ${forMs.toFixed(0)} ms, then ${then}`;
   }
 
   // Clocks
@@ -321,7 +328,7 @@ export class Faults {
     const rate = dice.spread(0.001, 0.2) * dice.pick([-1, 1]);
     const forMs = dice.spread(200, 5000);
     member.clock.drift(rate);
-    this.later(forMs, () => member.clock.drift(0));
+    this.lasting.later(forMs, () => member.clock.drift(0));
     return `${member.nodeId} by ${(rate * 100).toFixed(2)} % for ${forMs.toFixed(0)} ms`;
   }
 
@@ -370,14 +377,41 @@ export class Faults {
     return `${member.nodeId}, ${what}`;
   }
 
+  /** While some have the new map and some have not. */
+  private splitMap(): void {
+    const { dice, world } = this;
+    const { map } = world;
+    const taken = 1 + dice.below(Math.max(1, world.pods.length - 1));
+    const look = (left: number): void => {
+      if (left === 0 || this.stopped || this.calm || world.map !== map) return;
+      const [have, lack] = split(world.pods, ({ running }) => running?.replica.map?.epoch === map?.epoch);
+      if (have.length < taken || lack.length === 0) {
+        world.time.after(LOOK_MS, () => look(left - 1));
+        return;
+      }
+      const what = this.network.cutOffFromWriter(namesOf(have), namesOf(lack));
+      world.trace.note('fault: map-split', () => what);
+    };
+    look(LOOKS);
+  }
+
   private crashWriter(): string {
     const { world, dice } = this;
     world.writer.kill();
     const forMs = dice.spread(10, 2000);
-    this.later(forMs, () => {
+    this.lasting.later(forMs, () => {
       world.writer.kill();
       world.writer.start();
     });
     return `for ${forMs.toFixed(0)} ms`;
   }
+}
+
+function namesOf(members: readonly Member[]): readonly string[] {
+  return members.map(({ nodeId }) => nodeId);
+}
+
+/** Those of which it is true, and the others. */
+function split<T>(items: readonly T[], isTrue: (item: T) => boolean): readonly [T[], T[]] {
+  return [items.filter(isTrue), items.filter((item) => !isTrue(item))];
 }

@@ -6,16 +6,23 @@ import type { Trace } from './trace.ts';
 export class SimLogger implements Logger {
   private readonly trace: Trace;
   private readonly name: string;
+  private readonly onMessage: (message: string) => void;
   private readonly fields: Readonly<Record<string, unknown>>;
 
-  constructor(trace: Trace, name: string, fields: Readonly<Record<string, unknown>> = {}) {
+  constructor(
+    trace: Trace,
+    name: string,
+    onMessage: (message: string) => void,
+    fields: Readonly<Record<string, unknown>> = {},
+  ) {
     this.trace = trace;
     this.name = name;
+    this.onMessage = onMessage;
     this.fields = fields;
   }
 
   debug(fields: object, message: string): void {
-    this.trace.line(`${this.name} debug: ${message}${this.text(fields)}`);
+    this.write(fields, message);
   }
 
   info(fields: object, message: string): void {
@@ -31,11 +38,12 @@ export class SimLogger implements Logger {
   }
 
   child(fields: Record<string, unknown>): Logger {
-    return new SimLogger(this.trace, this.name, { ...this.fields, ...fields });
+    return new SimLogger(this.trace, this.name, this.onMessage, { ...this.fields, ...fields });
   }
 
   private write(fields: object, message: string): void {
     this.trace.note(`log: ${message}`, () => `[${this.name}]${this.text(fields)}`);
+    this.onMessage(message);
   }
 
   private text(fields: object): string {

@@ -5,7 +5,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { COVERAGE, FEWEST_SEEDS } from './coverage.ts';
+import { COVERAGE, FEWEST_SEEDS, missing } from './coverage.ts';
 import { PLANTED_RULES, type PlantedRule } from './planted-bugs.ts';
 import type { Progress } from './progress.ts';
 import { replay } from './replay.ts';
@@ -74,10 +74,10 @@ function report({ totals, failures, rowSeeds, seenSeeds, isComplete }: Progress,
   );
   for (const { seed: failed, invariant, what } of failures)
     console.log(`FAILED seed ${failed}: ${invariant}: ${what}`);
-  const missing = COVERAGE.filter(({ name }) => (rowSeeds.get(name) ?? 0) === 0);
   const demands = totals.seeds >= FEWEST_SEEDS && broken === undefined;
-  if (demands) for (const { name } of missing) console.log(`NEVER HAPPENED: ${name}`);
-  const failed = failures.length > 0 || (demands && missing.length > 0);
+  const rare = demands ? missing(rowSeeds, totals.seeds) : [];
+  for (const { row, seeds } of rare) console.log(`TOO RARE, in ${seeds} seeds: ${row.name}`);
+  const failed = failures.length > 0 || rare.length > 0;
   console.log(failed ? `${failures.length} seeds failed` : `no seed failed${isComplete ? '' : ' so far'}`);
   process.exitCode = failed ? 1 : 0;
 }

@@ -31,6 +31,9 @@ export interface MapWriterOptions {
   readonly wishes: Wishes;
   /** Pods that are to exist: those of the map, and those that are wanted. */
   readonly onPods: (names: readonly string[]) => void;
+  readonly onPublished: () => void;
+  /** Whether no map follows before every member has taken the one before (PROTOCOL 31). */
+  readonly awaitsMembers: boolean;
 }
 
 /** What a node's process adds to its status. */
@@ -58,6 +61,8 @@ export class MapWriter {
   private done = false;
   private toMarkDown: string | undefined;
   private why = 'nothing has been decided yet';
+  /** What each member last answered. */
+  private readonly heard = new Map<string, MemberReport>();
 
   constructor(options: MapWriterOptions) {
     this.options = options;
@@ -123,7 +128,10 @@ export class MapWriter {
     const statuses = await Promise.all(this.pods.map((name) => this.statusOf(process, name)));
     this.pods.forEach((name, index) => {
       const status = statuses[index];
-      if (status !== undefined) reports.set(name, moveReportOf(status));
+      if (status === undefined) return;
+      const report = moveReportOf(status);
+      reports.set(name, report);
+      this.heard.set(name, report);
     });
     const map = this.published;
     if (map === undefined) {
@@ -136,11 +144,17 @@ export class MapWriter {
     // What was heard before the proposals is what counts; the next round hears of them.
     if (this.published !== map) return;
     if (this.markAsDown(map)) return;
-    const step = nextStep(map, this.desired(), reports);
+    const step = nextStep(map, this.desired(), this.options.awaitsMembers ? reports : this.presumed(map));
     this.done = step.kind === 'done';
     this.why = step.kind === 'done' ? 'nothing' : step.why;
     if (step.kind === 'publish') this.publish(map, step.map, step.why);
     else if (step.kind === 'wait') this.options.trace.line(`writer waits: ${step.why}`);
+  }
+
+  /** As if every member that has ever answered had taken the map. */
+  private presumed(map: ClusterMap): ReadonlyMap<string, MemberReport> {
+    const taken = { epoch: map.epoch, mapHash: map.hash };
+    return new Map([...this.heard].map(([name, report]) => [name, { ...report, ...taken }]));
   }
 
   private markAsDown(map: ClusterMap): boolean {
@@ -188,6 +202,7 @@ export class MapWriter {
     if (held !== undefined && map.members.length > held.members.length) trace.note('a member joined');
     if (held !== undefined && map.members.length < held.members.length) trace.note('a member left');
     this.announcePods();
+    this.options.onPublished();
   }
 
   private async statusOf(process: SimProcess, name: string): Promise<GetStatusResponse | undefined> {

@@ -34,6 +34,7 @@ export interface MemberContext {
   /** The member has set a volume aside that nobody had retired. */
   readonly lost: (nodeId: string) => void;
   readonly violated: (what: string) => void;
+  readonly logged: (nodeId: string, message: string) => void;
 }
 
 export interface Running {
@@ -185,7 +186,7 @@ export class Member {
 
   private async open(process: SimProcess): Promise<void> {
     const { settings, network, trace } = this.context;
-    const logger = new SimLogger(trace, this.nodeId);
+    const logger = new SimLogger(trace, this.nodeId, (message) => this.context.logged(this.nodeId, message));
     const common = { clock: this.clock, scheduler: process, random: this.dice.fork(), logger };
     const store = await LogStore.open({
       ...common,

@@ -1,5 +1,5 @@
 import type { ClusterMap } from '../../model/cluster-map.ts';
-import type { PeerFrame } from '../../proto/gen/peer.ts';
+import { type PeerFrame, StoreState } from '../../proto/gen/peer.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import { holdsPartition } from '../../model/replica-sets.ts';
 import { compareVersions, formatVersion, NO_VERSION } from '../../model/version.ts';
@@ -14,6 +14,7 @@ import type { ClockBounds } from './key-history.ts';
 import { MapWriter } from './map-writer.ts';
 import { Member, type MemberContext } from './member.ts';
 import { SimNetwork } from './network.ts';
+import { Prober } from './prober.ts';
 import { type PlantedRule, rulesWithout } from './planted-bugs.ts';
 import { type Settings, settingsOf } from './settings.ts';
 import { StoreWatch } from './store-watch.ts';
@@ -28,6 +29,9 @@ export interface WorldOptions {
   readonly keepTrace: boolean;
 }
 
+/** Sign of the coverage. */
+const FELL_OFF = 'a readable replica that had acknowledged entries fell off the log';
+
 /** A cluster of the real code with its clients and its misfortunes: everything in it follows from the seed. */
 export class World {
   readonly settings: Settings;
@@ -40,6 +44,7 @@ export class World {
   readonly faults: Faults;
   private readonly dice: Dice;
   private readonly clients: readonly Client[];
+  private readonly prober: Prober;
   /** Members whose volume was lost, with what they must hold before they count as whole again. */
   private readonly suspects = new Map<Member, ReadonlyMap<string, StoredRecord['version']>>();
   private operationsLeft: number;
@@ -70,6 +75,7 @@ export class World {
       isRetired: (nodeId) => this.map?.retired.some((retired) => retired.nodeId === nodeId) ?? false,
       lost: (nodeId) => this.noteLoss(nodeId),
       violated: (what) => this.violated('nodes do not stop by themselves', what),
+      logged: (nodeId, message) => this.prober.onMessage(nodeId, message),
     };
     this.members = Array.from({ length: settings.nodes + settings.spares }, (_, index) =>
       this.makeMember(context, `kv-${index}`),
@@ -87,12 +93,16 @@ export class World {
         zones: new Map(this.names.map((name, index) => [name, zoneOf(index, settings.zones)])),
       },
       onPods: (names) => this.setPods(names),
+      onPublished: () => this.faults.onMapChange(),
+      awaitsMembers: rules.safety.awaitBarrier,
     });
     this.operationsLeft = settings.workload.operations;
     this.clients = Array.from({ length: settings.workload.clients }, (_, index) =>
       this.makeClient(`client-${index}`),
     );
     this.faults = new Faults(this, this.dice.fork());
+    const { trace, network, checker } = this;
+    this.prober = new Prober({ time, trace, network, checker, dice: this.dice.fork() });
   }
 
   /** Of all machines there are. */
@@ -205,11 +215,19 @@ export class World {
       connectTimeoutMs: settings.replication.handshakeMs ?? 1000,
       onDelivered: (frame, bytes, from, to) => {
         trace.mixBytes(bytes, 3);
-        if (frame.body?.$case === 'entries' && frame.body.value.provisional)
-          trace.count('a stream began beyond a gap', 1);
+        if (frame.body?.$case === 'entries' && frame.body.value.provisional) this.noteGap(from, to);
         if (trace.keeps) trace.line(`${from} > ${to} ${describeFrame(frame)} ${bytes.length} bytes`);
       },
     });
+  }
+
+  /** Entries of `from` arrive beyond a gap: because its log was cut, or because `to` has no volume of before. */
+  private noteGap(from: string, to: string): void {
+    const running = this.members.find(({ nodeId }) => nodeId === to)?.running;
+    if (running === undefined || this.trace.seen.has(FELL_OFF)) return;
+    const cursor = running.store.cursors().find(({ origin }) => origin === from)?.sequence ?? 0;
+    const hasAll = running.replica.status().state === StoreState.READABLE;
+    this.trace.count(hasAll && cursor > 0 ? FELL_OFF : 'a stream to a replica without data', 1);
   }
 
   private makeMember(context: MemberContext, nodeId: string): Member {

@@ -153,7 +153,7 @@ export class Collector {
    * was reached.
    */
   async raise(partition: number, horizonMs: number): Promise<void> {
-    const { horizons, isReadable, map, label } = this.options;
+    const { horizons, isReadable, map, label, logger } = this.options;
     if (!isReadable(partition)) {
       this.purger.forget(partition);
       await horizons.raise([[partition, horizonMs]]);
@@ -163,6 +163,7 @@ export class Collector {
     // Everybody who could know that this volume was rolled back has spoken to this process by then.
     if (current === undefined || label(current).kind !== 'known') return;
     if (horizonMs <= horizons.storedMs(partition)) return;
+    logger.debug({ partition, horizonMs }, 'a larger horizon is taken over from another replica');
     await horizons.raise([[partition, horizonMs]]);
     await this.purger.purge(partition);
   }

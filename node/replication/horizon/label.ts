@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { ClusterMap } from '../../../model/cluster-map.ts';
+import { SAFETY_RULES, type SafetyRules } from '../safety-rules.ts';
 
 /** What a member's Hello says of its volume. */
 export interface VolumeNote {
@@ -21,11 +22,15 @@ const LABEL_BYTES = 16;
  * comparison begun under it has settled all of them (PROTOCOL 23).
  */
 export class Disturbances {
-  private readonly self: { readonly nodeId: string; readonly volume: () => VolumeNote };
+  private readonly self: {
+    readonly nodeId: string;
+    readonly volume: () => VolumeNote;
+    readonly rules?: Pick<SafetyRules, 'freezeAfterUncleanStart'>;
+  };
   /** Of other members, heard by this process: what was remembered over a restart could be out of date. */
   private readonly heardOf = new Map<string, VolumeNote>();
 
-  constructor(self: { readonly nodeId: string; readonly volume: () => VolumeNote }) {
+  constructor(self: Disturbances['self']) {
     this.self = self;
   }
 
@@ -51,6 +56,7 @@ export class Disturbances {
    * @param announced the newest epoch that a member has shown to have.
    */
   label(map: ClusterMap, announced: (nodeId: string) => number | undefined): Label {
+    const { rules = SAFETY_RULES } = this.self;
     const hash = createHash('sha256').update(`${map.epoch} ${map.hash}`);
     for (const { nodeId, state } of map.members) {
       const self = nodeId === this.self.nodeId;
@@ -61,7 +67,8 @@ export class Disturbances {
       if (!self && state !== 'down' && (announced(nodeId) ?? 0) < map.epoch) {
         return { kind: 'unknown', member: nodeId, why: `has yet to adopt epoch ${map.epoch} of the map` };
       }
-      hash.update(`\n${nodeId} ${volume.incarnation} ${volume.uncleanBoot}`);
+      const unclean = rules.freezeAfterUncleanStart ? volume.uncleanBoot : 0;
+      hash.update(`\n${nodeId} ${volume.incarnation} ${unclean}`);
     }
     return { kind: 'known', bytes: hash.digest().subarray(0, LABEL_BYTES) };
   }

@@ -58,6 +58,21 @@ describe('the label of what has happened to the members', () => {
     expect(new Set(labels).size).to.equal(labels.length);
   });
 
+  it('does not change with an unclean start when freezeAfterUncleanStart is switched off', () => {
+    const labels = [0, 9].map((uncleanBoot) =>
+      labelOf(
+        new Disturbances({
+          nodeId: 'kv-0',
+          volume: () => ({ incarnation: 100, uncleanBoot }),
+          rules: { freezeAfterUncleanStart: false },
+        }),
+        sealMap({ ...mapOf(3), members: [memberNamed('kv-0')], assignment: [[0]] }),
+      ),
+    );
+    expect(labels[0]).to.match(/^[0-9a-f]{32}$/);
+    expect(labels[1]).to.equal(labels[0]);
+  });
+
   it('is unknown until every member has been heard of since this start', () => {
     const disturbances = new Disturbances({
       nodeId: 'kv-0',
