@@ -24,14 +24,18 @@ export interface RememberedByPeer {
 /**
  * - `intact`: nothing that this node ever acknowledged is missing.
  * - `tail-lost`: entries that were sent before their own sync did not survive; the peer still has them and gives them back.
+ * - `replaced`: another volume, or a later state of this one, has gone on under a new incarnation.
  * - `rolled-back`: the volume is older than what this node has acknowledged.
  * - `unclear`: one of the last two, and the peer can no longer tell or help.
  */
-export type OwnPast = 'intact' | 'tail-lost' | 'rolled-back' | 'unclear';
+export type OwnPast = 'intact' | 'tail-lost' | 'replaced' | LostPast;
+/** After these a node goes on under a new incarnation. */
+export type LostPast = 'rolled-back' | 'unclear';
 
 /** Judges from what a peer remembers whether this volume still holds what this node acknowledged (PROTOCOL 13, 28). */
 export function judgeOwnPast(own: OwnVolume, remembered: RememberedByPeer): OwnPast {
-  if (remembered.isReplaced || remembered.acknowledged > own.appliedOfPeer) return 'rolled-back';
+  if (remembered.isReplaced) return 'replaced';
+  if (remembered.acknowledged > own.appliedOfPeer) return 'rolled-back';
   const cursor = remembered.cursor;
   if (cursor === undefined) return 'intact';
   if (cursor.bootCounter > own.bootCounter || cursor.sequence > own.sequenceCeiling) return 'rolled-back';

@@ -127,7 +127,7 @@ export class Collection {
   }
 
   /** An own entry was appended, in the turn in which its version was minted. */
-  onOwnEntry(sequence: number, { key, record }: Mutation): void {
+  onOwnEntry(sequence: number, { key, record }: Pick<Mutation, 'key' | 'record'>): void {
     this.lowWater.appended(sequence, record.version.wallMs);
     this.note(key, record);
   }

@@ -3,7 +3,7 @@ import { KvError, messageOf } from '../../common/errors.ts';
 import { newestVersion, NO_VERSION, type Version } from '../../model/version.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { liveRecord, tombstoneRecord } from '../storage/record.ts';
-import type { Mutation, Store, StoredRecord } from '../storage/store.ts';
+import type { Store, StoredRecord } from '../storage/store.ts';
 import { type Settled, settleBy } from './deadline.ts';
 import type { Consistency, DeleteOperation, LiveValue, OperationOptions, PutOperation } from './engine.ts';
 import type { HybridClock } from './hybrid-clock.ts';
@@ -196,7 +196,7 @@ export class Coordinator {
     above: Version,
     again: boolean,
   ): Promise<Commit> {
-    const { store, hybridClock, ownLog, clock, topology, mintFloor } = this.options;
+    const { hybridClock, ownLog, clock, topology, mintFloor } = this.options;
     for (;;) {
       if (clock.monotonicMs() >= write.deadlineMs) {
         if (again) throw this.unknown(write, new Map());
@@ -205,25 +205,22 @@ export class Coordinator {
       // A node that lost its standing meanwhile must mint nothing more.
       if (again && !topology.serves(write.partition)) throw this.unknown(write, new Map());
       const floor = newestVersion(above, mintFloor(write.partition));
-      const seen = newestVersion(floor, store.latest(write.key)?.version ?? NO_VERSION);
-      const version = hybridClock.mint(seen);
-      if (version === undefined) {
-        await hybridClock.raise(seen);
-        if (!again) this.admit(kind, write);
-        continue;
+      let held = NO_VERSION;
+      const written = ownLog.write(
+        write.key,
+        (record) => {
+          held = record?.version ?? NO_VERSION;
+          const version = hybridClock.mint(newestVersion(floor, held));
+          return version === undefined ? undefined : write.encode(version);
+        },
+        write.requestId,
+      );
+      if (written !== undefined) {
+        const { record, sequence, previous, durable } = written;
+        return { version: record.version, sequence, previous, durable };
       }
-      const mutation: Mutation = {
-        key: write.key,
-        record: write.encode(version),
-        own: true,
-        ...(write.requestId === undefined ? {} : { requestId: write.requestId }),
-      };
-      const { outcomes, durable } = ownLog.append([mutation]);
-      const outcome = outcomes[0];
-      if (outcome?.kind !== 'applied') {
-        throw new KvError('INTERNAL', 'a version minted above everything seen was not applied');
-      }
-      return { version, sequence: outcome.sequence, previous: outcome.previous, durable };
+      await hybridClock.raise(newestVersion(floor, held));
+      if (!again) this.admit(kind, write);
     }
   }
 

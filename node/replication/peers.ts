@@ -12,7 +12,7 @@ import {
 } from '../../proto/gen/peer.ts';
 import { judgeHello } from '../cluster/handshake.ts';
 import type { MapHolder } from '../cluster/map-holder.ts';
-import type { OwnPast } from '../cluster/own-past.ts';
+import type { LostPast } from '../cluster/own-past.ts';
 import type { Standing } from '../cluster/standing.ts';
 import { MapExchange } from './map-exchange.ts';
 import { makeHello, pastOf } from './own-hello.ts';
@@ -40,7 +40,7 @@ export interface PeersOptions extends SessionOptions {
   /** Sessions, or what peers say of themselves, have changed. */
   readonly onChange: () => void;
   /** What a peer remembers shows that this volume has lost something. */
-  readonly onLoss: (past: Exclude<OwnPast, 'intact' | 'tail-lost'>, peer: string) => void;
+  readonly onLoss: (past: LostPast, peer: string) => void;
   /** This process must not go on: another one has its place. */
   readonly onFenced: (kind: 'copied-volume' | 'retired', message: string) => void;
 }
@@ -281,7 +281,9 @@ export class Peers {
       return 'intact';
     }
     link.close(new Error('this volume has lost data'));
-    this.options.onLoss(past, link.peer);
+    if (past === 'replaced')
+      this.options.onFenced('retired', 'another volume has taken the place of this one');
+    else this.options.onLoss(past, link.peer);
     return 'lost';
   }
 

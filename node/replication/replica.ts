@@ -14,7 +14,7 @@ import { FatalError, type FatalKind } from '../cluster/fatal-error.ts';
 import { VolumeIdentity } from '../cluster/identity.ts';
 import { MapHolder } from '../cluster/map-holder.ts';
 import { missingPartitions, nodeState } from '../cluster/node-state.ts';
-import type { OwnPast } from '../cluster/own-past.ts';
+import type { LostPast } from '../cluster/own-past.ts';
 import { PartitionSet } from '../cluster/partition-set.ts';
 import { PeerMemories } from '../cluster/peer-memory.ts';
 import { Standing } from '../cluster/standing.ts';
@@ -742,14 +742,14 @@ class RunningReplica implements Replica {
   }
 
   /** Takes a new incarnation, under which nothing is acknowledged yet. */
-  private onLoss(past: Exclude<OwnPast, 'intact' | 'tail-lost'>, peer: string): Promise<void> {
+  private onLoss(past: LostPast, peer: string): Promise<void> {
     this.losing ??= this.renew(past, peer).finally(() => {
       this.losing = undefined;
     });
     return this.losing;
   }
 
-  private async renew(past: 'rolled-back' | 'unclear', peer: string): Promise<void> {
+  private async renew(past: LostPast, peer: string): Promise<void> {
     const { logger } = this.options;
     logger.error(
       { peer, past },

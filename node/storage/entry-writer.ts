@@ -7,6 +7,8 @@ import type { LogCursor, StoredRecord } from './store.ts';
 /** Records from this size on are written from where they are; smaller ones are cheaper to copy than to list. */
 const COPY_BELOW_BYTES = 8 * 1024;
 const CHUNK_BYTES = 64 * 1024;
+const MOST_FREE_CHUNKS = 16;
+const NO_CHUNK: Buffer = Buffer.alloc(0);
 const RECORD_FIELDS_BYTES = 2 + 2 + 4;
 const REQUEST_ID_FIELDS_BYTES = 8 + 6 + 4 + 1;
 
@@ -21,19 +23,37 @@ export interface RecordToLog {
   readonly requestId: RequestId | undefined;
 }
 
+/** Buffers that groups are encoded into, used again once a group is written: allocating them costs more than filling them. */
+export class ChunkPool {
+  private readonly free: Buffer[] = [];
+
+  take(): Buffer {
+    return this.free.pop() ?? Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  }
+
+  /** Nobody reads what is in it any more. */
+  giveBack(chunk: Buffer): void {
+    if (this.free.length < MOST_FREE_CHUNKS) this.free.push(chunk);
+  }
+}
+
 /** Encodes entries (entry.ts) one after the other into buffers for one write. */
 export class EntryWriter {
   /** Bytes written so far. */
   bytes = 0;
   private readonly seed: number;
+  private readonly pool: ChunkPool;
+  /** Of the pool. */
+  private readonly taken: Buffer[] = [];
   private readonly finished: Buffer[] = [];
-  private chunk = Buffer.alloc(0);
+  private chunk: Buffer = NO_CHUNK;
   /** Of the chunk: what is before `from` is in `finished`, what is before `at` is written. */
   private from = 0;
   private at = 0;
 
-  constructor(seed: number) {
+  constructor(seed: number, pool = new ChunkPool()) {
     this.seed = seed;
+    this.pool = pool;
   }
 
   record(entry: RecordToLog): void {
@@ -104,12 +124,19 @@ export class EntryWriter {
     return this.finished;
   }
 
+  /** What was written is on disk: its buffers serve others. */
+  release(): void {
+    this.finished.length = 0;
+    this.chunk = NO_CHUNK;
+    for (const chunk of this.taken.splice(0)) this.pool.giveBack(chunk);
+  }
+
   /** Writes frame and head for an entry with `local` further bytes in the chunk and `remote` bytes from elsewhere. */
   private begin(head: { kind: number; flags: number; sequence: number }, local: number, remote = 0): number {
     const total = FRAME_BYTES + ENTRY_HEAD_BYTES + local;
     if (this.chunk.length - this.at < total) {
       this.flushChunk();
-      this.chunk = Buffer.allocUnsafeSlow(Math.max(CHUNK_BYTES, total));
+      this.chunk = total > CHUNK_BYTES ? Buffer.allocUnsafeSlow(total) : this.takeChunk();
       this.from = 0;
       this.at = 0;
     }
@@ -122,6 +149,12 @@ export class EntryWriter {
     this.uint48(head.sequence);
     this.bytes += total + remote;
     return start;
+  }
+
+  private takeChunk(): Buffer {
+    const chunk = this.pool.take();
+    this.taken.push(chunk);
+    return chunk;
   }
 
   private seal(start: number, remote?: Buffer): void {

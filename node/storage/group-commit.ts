@@ -1,5 +1,5 @@
 import type { Scheduler } from '../../common/clock.ts';
-import { EntryWriter } from './entry-writer.ts';
+import { ChunkPool, EntryWriter } from './entry-writer.ts';
 import { emptyLayer, type Layer } from './overlay.ts';
 
 /** Entries that are written and synced together. */
@@ -35,6 +35,7 @@ export class GroupCommit {
   private readonly sink: GroupSink;
   private readonly scheduler: Scheduler;
   private readonly seed: number;
+  private readonly chunks = new ChunkPool();
   /** Oldest first; the first one is being written when `writing`. */
   private readonly groups: CommitGroup[] = [];
   private begun = 0;
@@ -60,7 +61,7 @@ export class GroupCommit {
     // Whoever waits hears of a failure; that nobody waits is no reason to end the process.
     promise.catch(() => undefined);
     const settle = { resolve: () => resolve(undefined), reject };
-    const writer = new EntryWriter(this.seed);
+    const writer = new EntryWriter(this.seed, this.chunks);
     this.begun += 1;
     const group = {
       order: this.begun,
@@ -102,6 +103,7 @@ export class GroupCommit {
     if (this.failure !== undefined) return;
     this.groups.shift();
     this.writing = false;
+    group.writer.release();
     this.sink.synced(group);
     group.settle.resolve();
     this.kick();

@@ -1,4 +1,5 @@
 import { KvError } from '../../common/errors.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
 import type { ApplyLog } from './apply-log.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { Damage } from './damage.ts';
@@ -26,6 +27,7 @@ import type {
   Store,
   StoredRecord,
   StoreStatistics,
+  WriteResult,
 } from './store.ts';
 import { StoreCorrupt } from './store-errors.ts';
 import { Unlogged } from './unlogged.ts';
@@ -180,6 +182,14 @@ export class LogStore implements Store {
     return this.writer.apply(mutations, cursor);
   }
 
+  write(
+    key: Buffer,
+    make: (held: StoredRecord | undefined) => StoredRecord | undefined,
+    requestId?: RequestId,
+  ): WriteResult | undefined {
+    return this.writer.write(key, make, requestId);
+  }
+
   async load(records: readonly KeyedRecord[]): Promise<number> {
     this.health.check();
     return this.unlogged.load(records);
@@ -228,6 +238,10 @@ export class LogStore implements Store {
 
   onAppend(listener: () => void): () => void {
     return this.writer.onAppend(listener);
+  }
+
+  get syncedHead(): number {
+    return this.writer.syncedHead;
   }
 
   get syncedThrough(): number {

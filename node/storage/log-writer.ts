@@ -4,6 +4,7 @@ import { KvError } from '../../common/errors.ts';
 import type { Logger } from '../../common/log.ts';
 import { partitionOf } from '../../model/key-hash.ts';
 import { compareVersions } from '../../model/version.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
 import type { ApplyLog } from './apply-log.ts';
 import type { Ceilings } from './ceilings.ts';
 import { digestKey } from './digest.ts';
@@ -17,9 +18,10 @@ import type { Records } from './records.ts';
 import type { Recovered } from './recovery.ts';
 import { cursorName } from './state-meta.ts';
 import type { StoreHealth } from './store-health.ts';
-import type { ApplyOutcome, ApplyResult, LogCursor, Mutation } from './store.ts';
+import { damagedRecord } from './record.ts';
+import type { ApplyOutcome, ApplyResult, LogCursor, Mutation, StoredRecord, WriteResult } from './store.ts';
 import { withinLimit } from './watchdog.ts';
-import { checkCursor, checkMeta, checkMutation } from './validation.ts';
+import { checkCursor, checkKey, checkMeta, checkMutation } from './validation.ts';
 
 export interface LogWriterOptions {
   readonly partitions: number;
@@ -63,6 +65,8 @@ export class LogWriter {
   lastSequence: number;
   /** Newest sequence that is synced. */
   syncedThrough: number;
+  /** Sequence of the newest own record that is synced. */
+  syncedHead: number;
   private readonly options: LogWriterOptions;
   private readonly groups: GroupCommit;
   private readonly syncedCursors: Map<string, LogCursor>;
@@ -79,6 +83,7 @@ export class LogWriter {
     this.options = options;
     this.lastSequence = recovered.startAfter;
     this.ownHead = recovered.head;
+    this.syncedHead = recovered.head;
     this.syncedThrough = recovered.lastSequence;
     this.syncedCursors = recovered.cursors;
     this.newestCursors = new Map(recovered.cursors);
@@ -118,6 +123,33 @@ export class LogWriter {
     if (this.ownHead !== headBefore) this.notifyAppend();
     const synced = group?.durable ?? DONE;
     return { outcomes, durable: awaitsState ? this.whenInState(synced) : synced };
+  }
+
+  /** As `Store.write`. */
+  write(
+    key: Buffer,
+    make: (held: StoredRecord | undefined) => StoredRecord | undefined,
+    requestId: RequestId | undefined,
+  ): WriteResult | undefined {
+    this.checkWritable();
+    checkKey(key);
+    const { records, partitions } = this.options;
+    const keyString = byteString(key);
+    const keyDigest = digestKey(key);
+    const { record: previous, weight } = records.toReplace(key, keyString, keyDigest);
+    // What a damaged record was worth nobody knows: the new one might be older.
+    if (weight === undefined) throw damagedRecord();
+    const record = make(previous);
+    if (record === undefined) return undefined;
+    const mutation = { key, record, own: true, ...(requestId === undefined ? {} : { requestId }) };
+    checkMutation(mutation);
+    if (previous !== undefined && compareVersions(record.version, previous.version) <= 0) {
+      throw new KvError('INTERNAL', 'a version minted above what the key holds is not above it');
+    }
+    const partition = partitionOf(key, partitions);
+    const { sequence, group } = this.append(mutation, { partition, keyString, keyDigest, previous, weight });
+    this.notifyAppend();
+    return { sequence, record, previous, durable: group.durable };
   }
 
   cursors(): readonly LogCursor[] {
@@ -176,8 +208,8 @@ export class LogWriter {
   }
 
   private applyOne(mutation: Mutation): Decided {
-    const { key, record, own, requestId } = mutation;
-    const { records, partitions, overlay, ceilings } = this.options;
+    const { key, record } = mutation;
+    const { records, partitions } = this.options;
     const keyString = byteString(key);
     const keyDigest = digestKey(key);
     const { record: previous, layer, weight, floor } = records.toReplace(key, keyString, keyDigest);
@@ -190,9 +222,26 @@ export class LogWriter {
       const group = layer === undefined ? undefined : this.groups.groupOf(layer);
       return { outcome, group, awaitsState: layer?.loaded === true };
     }
+    const partition = partitionOf(key, partitions);
+    const { sequence, group } = this.append(mutation, { partition, keyString, keyDigest, previous, weight });
+    return { outcome: { kind: 'applied', sequence, previous }, group, awaitsState: false };
+  }
+
+  /** Puts a record that has been decided about into the log and over the state. */
+  private append(
+    { key, record, own, requestId }: Mutation,
+    place: {
+      readonly partition: number;
+      readonly keyString: string;
+      readonly keyDigest: number;
+      readonly previous: StoredRecord | undefined;
+      readonly weight: number | undefined;
+    },
+  ): { readonly sequence: number; readonly group: CommitGroup } {
+    const { overlay, ceilings } = this.options;
+    const { partition, keyString, keyDigest, previous, weight } = place;
     const group = this.collecting();
     const sequence = this.nextSequence(group);
-    const partition = partitionOf(key, partitions);
     const entry = { sequence, own, partition, key, record, previous: previous?.version, requestId };
     this.wholly(() => group.writer.record(entry));
     overlay.put(group.layer, keyString, overlayRecord({ partition, key, keyDigest }, record, weight));
@@ -202,7 +251,7 @@ export class LogWriter {
       this.tail.add({ sequence, key, record, requestId });
       ceilings.minted(record.version.wallMs);
     }
-    return { outcome: { kind: 'applied', sequence, previous }, group, awaitsState: false };
+    return { sequence, group };
   }
 
   private whenInState(synced: Promise<void>): Promise<void> {
@@ -271,6 +320,7 @@ export class LogWriter {
     for (const [name, cursor] of layer.cursors) this.syncedCursors.set(name, cursor);
     for (const [name, value] of layer.meta) this.syncedMeta.set(name, value);
     this.syncedThrough = Math.max(this.syncedThrough, layer.through);
+    this.syncedHead = Math.max(this.syncedHead, layer.head);
     for (const change of layer.records.values()) this.options.digests.noteVisible(change);
     this.options.overlay.promote(layer);
     this.tail.shrink(this.syncedThrough);

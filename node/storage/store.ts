@@ -59,6 +59,16 @@ export interface ApplyResult {
   readonly durable: Promise<void>;
 }
 
+/** A record of this node's own that was applied. */
+export interface WriteResult {
+  readonly sequence: number;
+  readonly record: StoredRecord;
+  /** What the key held before, synced or not. */
+  readonly previous: StoredRecord | undefined;
+  /** Resolves when the record is synced. Rejects when the store has failed; the node must then stop. */
+  readonly durable: Promise<void>;
+}
+
 /** A position in (partition, key) order. */
 export interface RecordPosition {
   readonly partition: number;
@@ -168,6 +178,15 @@ export interface Store {
   /** Applies records in order; a record not newer than what is there is a no-op (PROTOCOL 2). `cursor` becomes durable with them. */
   apply(mutations: readonly Mutation[], cursor?: LogCursor): ApplyResult;
   /**
+   * Applies a record of this node's own that `make` gives for what the key holds, synced or not, in one go: nothing comes
+   * between the look and the record, whose version must be above what is there. Gives undefined when `make` does.
+   */
+  write(
+    key: Buffer,
+    make: (held: StoredRecord | undefined) => StoredRecord | undefined,
+    requestId?: RequestId,
+  ): WriteResult | undefined;
+  /**
    * Applies records without the log, for rebuilding: decided like `apply`, and seen by readers, digests and peers only when
    * the state has them, which is when it resolves. Those whose key has an unsynced record go through the log. Answers how
    * many were newer than what was there.
@@ -202,6 +221,8 @@ export interface Store {
   readLog(after: number, maxBytes: number): Promise<LogSlice>;
   /** Calls back whenever own entries were appended. Returns the unsubscribe function. */
   onAppend(listener: () => void): () => void;
+  /** Sequence of the newest own entry that is synced. */
+  readonly syncedHead: number;
   /** Newest synced sequence: what `readEntries` reads up to. */
   readonly syncedThrough: number;
   /**

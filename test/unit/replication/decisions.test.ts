@@ -75,10 +75,10 @@ describe('what a node concludes from what a peer remembers of it', () => {
     });
   }
 
-  it('is "rolled-back" when another incarnation has taken its place, whatever else the peer remembers', () => {
+  it('is "replaced" when another incarnation has taken its place, whatever else the peer remembers', () => {
     for (const remembered of [undefined, { ...cursor, sequence: 150, durableHead: 100, tailAfter: 150 }]) {
       const memory = { cursor: remembered, acknowledged: 0, isReplaced: true };
-      expect(judgeOwnPast(own, memory)).to.equal('rolled-back');
+      expect(judgeOwnPast(own, memory)).to.equal('replaced');
     }
   });
 });

@@ -65,6 +65,23 @@ describe('a log store', () => {
     expect(valueOf(store.get(KEY))).to.equal('v1');
   });
 
+  it('writes what is made for what the key holds, synced or not, or nothing', async () => {
+    const at = (wallMs: number, held: StoredRecord | undefined): StoredRecord =>
+      liveRecord(KEY, Buffer.from(`${valueOf(held) ?? 'none'}+`), { wallMs, counter: 0, writer: 1 });
+    const first = store.write(KEY, (held) => at(1, held));
+    const second = store.write(KEY, (held) => at(2, held));
+    expect(store.write(KEY, () => undefined)).to.equal(undefined);
+    expect([first?.sequence, second?.sequence, store.head, store.syncedHead]).to.deep.equal([1, 2, 2, 0]);
+    expect([valueOf(first?.previous), valueOf(second?.previous)]).to.deep.equal([undefined, 'none+']);
+    await machine.time.run(second!.durable);
+    expect(store.syncedHead).to.equal(2);
+    expect(valueOf(store.get(KEY))).to.equal('none++');
+    expect(store.write(KEY, (held) => at(3, held))?.previous).to.equal(store.get(KEY));
+    expect(() => store.write(KEY, (held) => at(3, held))).to.throw(KvError, 'is not above it');
+    expect(() => store.write(Buffer.alloc(0), (held) => at(9, held))).to.throw(KvError);
+    expect(store.head).to.equal(3);
+  });
+
   it('takes newer versions only, on every path, and says what is newer', async () => {
     await synced(put(KEY, 5));
     for (const own of [true, false]) {
