@@ -185,7 +185,7 @@ function drawSeries(
 /** From a decade to a decade, or half of one, around all values. */
 function logAxis(values: readonly number[], from: number, to: number): Axis {
   const usable = values.filter((value) => value > 0 && Number.isFinite(value));
-  const low = stepBelow(Math.min(...usable, 1e9));
+  const low = stepBelow(Math.min(...usable, 1e9) * 0.97);
   const high = stepBelow(Math.max(...usable, low) * 3.3);
   const span = Math.log10(high / low) || 1;
   const at = (value: number): number => from + ((to - from) * Math.log10(value / low)) / span;

@@ -8,19 +8,20 @@ const IN_FLIGHT = [1, 16, 100, 1000];
 
 /** Colours that remain apart for the colour-blind (Okabe and Ito); ours are bold, those of Node's clients dashed. */
 const STYLES: Readonly<Record<string, Partial<SeriesStyle>>> = {
-  [CONTENDERS.kv3]: { color: '#0072b2', isBold: true },
-  [CONTENDERS.kv1]: { color: '#0072b2', isBold: true },
-  [CONTENDERS.etcd3Tool]: { color: '#d55e00' },
-  [CONTENDERS.etcd1Tool]: { color: '#d55e00' },
-  [CONTENDERS.etcd3Node]: { color: '#d55e00', isDashed: true },
-  [CONTENDERS.etcd1Node]: { color: '#d55e00', isDashed: true },
+  KVCluster: { color: '#0072b2', isBold: true },
+  etcd: { color: '#d55e00' },
+  [shortName(CONTENDERS.etcd1Tool)]: { color: '#d55e00' },
+  [shortName(CONTENDERS.etcd1Node)]: { color: '#d55e00', isDashed: true },
   [CONTENDERS.redis]: { color: '#009e73' },
   [CONTENDERS.redisPipelined]: { color: '#009e73', isDashed: true },
   [CONTENDERS.lmdb]: { color: '#cc79a7' },
   [CONTENDERS.echoNode]: { color: '#8c8c8c', isDashed: true },
-  KVCluster: { color: '#0072b2', isBold: true },
-  etcd: { color: '#d55e00' },
 };
+
+/** The number of nodes stands above the plot. */
+function shortName(contender: string): string {
+  return contender.replace(/, \d nodes?/, '');
+}
 
 function styleOf(name: string): SeriesStyle {
   return { color: '#57606a', isBold: false, isDashed: false, ...STYLES[name] };
@@ -30,7 +31,8 @@ function styleOf(name: string): SeriesStyle {
 export function throughputLatencyPlot(results: Results, operation: 'put' | 'get'): string | undefined {
   const three = operation === 'put' ? 'put-3' : 'get-one-3';
   const series = [three, `${operation}-1`].map((prefix) => seriesOf(results, prefix));
-  if (series.every((list) => list.length === 0)) return undefined;
+  // Half a picture would be taken for a whole one.
+  if (series.some((list) => list.length === 0)) return undefined;
   const what = operation === 'put' ? 'Durable put' : 'Get (etcd: serializable range)';
   const charts = series.map((list, index): Chart => {
     const title = index === 0 ? 'three nodes' : 'one node';
@@ -57,8 +59,9 @@ function seriesOf(results: Results, prefix: string): readonly ChartSeries[] {
     const cell = results.cells.find(({ id }) => id === `${prefix}-${inFlight}`);
     for (const { contender, opsPerSecond, p99Ms } of cell?.summaries ?? []) {
       if (!(p99Ms > 0)) continue;
-      const points = byName.get(contender) ?? [];
-      byName.set(contender, points);
+      const name = shortName(contender);
+      const points = byName.get(name) ?? [];
+      byName.set(name, points);
       points.push({ x: opsPerSecond, y: p99Ms, label: String(inFlight) });
     }
   }
