@@ -51,7 +51,7 @@ export function nextStep(map: ClusterMap, desired: DesiredCluster, reports: Repo
     throw new KvError('FAILED_PRECONDITION', `the cluster map contradicts itself: ${problem}`);
   return (
     awaitBarrier(map, desired, reports) ??
-    initialise(map) ??
+    initialise(map, reports) ??
     goOnMoving(map, desired, reports) ??
     adjustMembers(map, desired, reports) ??
     startMoving(map, desired, reports) ??
@@ -100,8 +100,21 @@ function awaitBarrier(map: ClusterMap, desired: DesiredCluster, reports: Reports
   );
 }
 
-function initialise(map: ClusterMap): MoveStep | undefined {
+/**
+ * A blank member begins only with a first map that came from the map's writer: one that has it from a peer is not ready yet.
+ * In a cluster in use it would have lost its data, and two such replicas of a partition would wait for others for ever.
+ */
+function initialise(map: ClusterMap, reports: Reports): MoveStep | undefined {
   if (map.initialised) return undefined;
+  const waiting = map.members.filter(
+    ({ nodeId, state }) => state !== 'down' && (reports.get(nodeId)?.fillingPartitions ?? 0) > 0,
+  );
+  if (waiting.length > 0) {
+    return wait(
+      `waiting for ${names(waiting)} to begin with the first map`,
+      waiting.map(({ nodeId }) => nodeId),
+    );
+  }
   return publish(changed(map, { initialised: true }), 'every member has the first map');
 }
 

@@ -19,6 +19,8 @@ export type Invariant =
   | 'a version is of one write'
   | 'a write is applied once'
   | 'what has expired is not answered'
+  | 'a sequence is of one entry'
+  | 'what is collected is known to all'
   | 'nodes do not stop by themselves'
   | 'the cluster serves when nothing is wrong';
 

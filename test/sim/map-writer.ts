@@ -139,7 +139,11 @@ export class MapWriter {
       if (blank) this.publish(undefined, this.first(), 'the first map');
       return;
     }
-    const behind = map.members.filter(({ nodeId }) => reports.get(nodeId)?.epoch !== map.epoch);
+    const behind = map.members.filter(({ nodeId }) => {
+      const report = reports.get(nodeId);
+      // A first map that came from a peer does not make a blank node serve: it must come from here.
+      return report?.epoch !== map.epoch || (!map.initialised && report.fillingPartitions > 0);
+    });
     await Promise.all(behind.map(({ nodeId }) => this.propose(process, nodeId, map)));
     // What was heard before the proposals is what counts; the next round hears of them.
     if (this.published !== map) return;

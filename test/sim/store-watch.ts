@@ -47,22 +47,6 @@ export class StoreWatch {
     }
     const apply = store.apply.bind(store);
     store.apply = (mutations, cursor) => this.watched(apply, mutations, cursor);
-    const write = store.write.bind(store);
-    store.write = (key, make, requestId) => {
-      const result = write(key, make, requestId);
-      if (result === undefined) return undefined;
-      const { record, previous } = result;
-      this.noteWritten(
-        { key, record, own: true, ...(requestId === undefined ? {} : { requestId }) },
-        previous,
-      );
-      const { durable } = this;
-      result.durable.then(
-        () => raise(durable, byteString(key), record.version),
-        () => undefined,
-      );
-      return result;
-    };
     const load = store.load.bind(store);
     store.load = async (records) => {
       const { durable } = this;
@@ -105,22 +89,6 @@ export class StoreWatch {
     if (!record.tombstone) this.options.applied(operationIdOf(record.value), record.version);
   }
 
-  private noteWritten(
-    { key, record, own, requestId }: Mutation,
-    previous: StoredRecord | undefined,
-    cursor?: LogCursor,
-  ): void {
-    this.noteApplied(record);
-    if (own && requestId !== undefined) this.noteMinted(requestId, record.version);
-    this.tell(cursor === undefined ? 'applies' : `applies from ${cursor.origin}`, key, record);
-    const before = previous?.version ?? NO_VERSION;
-    if (compareVersions(record.version, before) > 0) return;
-    this.options.violated(
-      `${this.options.nodeId} replaced ${formatVersion(before)} of ${key.toString()} by ${formatVersion(record.version)}`,
-      byteString(key),
-    );
-  }
-
   private noteMinted(requestId: RequestId, version: Version): void {
     const name = requestName(requestId);
     this.options.minted(requestId, version, !this.minted.has(name));
@@ -134,9 +102,19 @@ export class StoreWatch {
   ): ApplyResult {
     const { durable } = this;
     const result = apply(mutations, cursor);
-    mutations.forEach((mutation, index) => {
+    mutations.forEach(({ record, key, own, requestId }, index) => {
       const outcome = result.outcomes[index];
-      if (outcome?.kind === 'applied') this.noteWritten(mutation, outcome.previous, cursor);
+      if (outcome?.kind !== 'applied') return;
+      this.noteApplied(record);
+      if (own && requestId !== undefined) this.noteMinted(requestId, record.version);
+      this.tell(cursor === undefined ? 'applies' : `applies from ${cursor.origin}`, key, record);
+      const before = outcome.previous?.version ?? NO_VERSION;
+      if (compareVersions(record.version, before) <= 0) {
+        this.options.violated(
+          `${this.options.nodeId} replaced ${formatVersion(before)} of ${key.toString()} by ${formatVersion(record.version)}`,
+          byteString(key),
+        );
+      }
     });
     result.durable.then(
       () => {

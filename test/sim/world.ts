@@ -8,6 +8,7 @@ import { Checker, type Invariant } from './checker.ts';
 import { requestName } from './request-name.ts';
 import { Client } from './client.ts';
 import { SimClock } from './clock.ts';
+import { ClusterWatch } from './cluster-watch.ts';
 import { Dice } from './dice.ts';
 import { Faults } from './faults.ts';
 import type { ClockBounds } from './key-history.ts';
@@ -42,6 +43,7 @@ export class World {
   readonly writer: MapWriter;
   readonly checker: Checker;
   readonly faults: Faults;
+  private readonly watch: ClusterWatch;
   private readonly dice: Dice;
   private readonly clients: readonly Client[];
   private readonly prober: Prober;
@@ -61,6 +63,11 @@ export class World {
       memberOf: (incarnation) =>
         this.members.find(({ running }) => running?.replica.status().volume?.incarnation === incarnation)
           ?.nodeId,
+    });
+    this.watch = new ClusterWatch({
+      members: () => this.members,
+      map: () => this.map,
+      violated: (invariant, what, key) => this.violated(invariant, what, key),
     });
     this.network = this.makeNetwork();
     const rules = rulesWithout(broken);
@@ -201,6 +208,7 @@ export class World {
     const member = this.members.find((each) => each.nodeId === nodeId);
     if (member !== undefined) this.suspects.set(member, this.checker.acknowledged());
     this.checker.noteLoss(nodeId);
+    this.watch.forget(nodeId);
   }
 
   private makeNetwork(): SimNetwork {
@@ -216,6 +224,7 @@ export class World {
       onDelivered: (frame, bytes, from, to) => {
         trace.mixBytes(bytes, 3);
         if (frame.body?.$case === 'entries' && frame.body.value.provisional) this.noteGap(from, to);
+        this.watch.delivered(frame, from);
         if (trace.keeps) trace.line(`${from} > ${to} ${describeFrame(frame)} ${bytes.length} bytes`);
       },
     });
@@ -244,6 +253,7 @@ export class World {
         nodeId,
         violated: (what, key) => this.violated('versions never go down', what, key),
         applied: (operationId, version) => checker.noteApplied(operationId, version),
+        removed: (partition, key, record) => this.watch.removed(nodeId, partition, key, record),
         minted: (requestId, version, isFirst) => {
           // A first attempt that was long on its way asks nobody.
           if (requestId.attempt > 0 || !isFirst) checker.noteMinted(requestName(requestId), version);

@@ -42,13 +42,18 @@ describe('the next step of a map', () => {
     expect(nextStep(mapOf(), wanting(mapOf()), reportsOn(mapOf()))).to.deep.equal({ kind: 'done' });
   });
 
-  it('marks the first map initialised when everybody has it, and nothing before', () => {
+  it('marks the first map initialised when everybody has it and has begun with it, and nothing before', () => {
     const first = mapOf({ initialised: false });
     const desired = wanting(first, { replicationFactor: 2 });
     expectWait(
       nextStep(first, desired, reportsOn(first, { 'kv-1': 'silent' })),
       'waiting for every member to take the map of epoch 7: kv-1 does not answer',
       ['kv-1'],
+    );
+    expectWait(
+      nextStep(first, desired, reportsOn(first, { 'kv-2': { fillingPartitions: 4 } })),
+      'waiting for kv-2 to begin with the first map',
+      ['kv-2'],
     );
     const { map, why } = expectPublish(nextStep(first, desired, reportsOn(first)));
     expect(why).to.equal('every member has the first map');
