@@ -44,7 +44,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
  * comes what the audit log says of all of them, and last the test of the cluster's own end.
  */
 function kubernetesSpecs(): string[] {
-  const sharing = ['unchanged', 'backup', 'faults', 'lifecycle', 'scaling', 'operator'];
+  const sharing = ['unchanged', 'backup', 'faults', 'lifecycle', 'scaling', 'workers', 'operator'];
   const last = ['rights', 'cluster'];
   return [`!(${[...sharing, ...last].join('|')})`, ...sharing, ...last].map(
     (name) => `test/kubernetes/${name}.test.ts`,

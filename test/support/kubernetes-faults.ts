@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { run, runOrEmpty } from '../cluster/command.ts';
 import { ctr } from '../cluster/container-runtime.ts';
 import type { Kubectl } from './kubectl.ts';
@@ -29,6 +30,21 @@ export async function killContainer(kubectl: Kubectl, pod: string, container?: s
   const pid = await podTaskPid(kubectl, pod, container);
   process.kill(pid, 'SIGKILL');
   return pid;
+}
+
+/** Process id, on this machine, of one of the node processes that a pod's main process looks after; undefined while none. */
+export async function workerPid(kubectl: Kubectl, pod: string, nodeId: string): Promise<number | undefined> {
+  const parent = await podTaskPid(kubectl, pod);
+  const children = readFileSync(`/proc/${parent}/task/${parent}/children`, 'utf8').split(' ').filter(Boolean);
+  return children.map(Number).find((pid) => argumentsOf(pid).includes(nodeId));
+}
+
+function argumentsOf(pid: number): readonly string[] {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+  } catch {
+    return []; // It has just ended.
+  }
 }
 
 export async function podIp(kubectl: Kubectl, pod: string): Promise<string> {

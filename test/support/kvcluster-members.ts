@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type AdminClient, createAdminClient } from '../../client/admin-client.ts';
+import { type AdminClient, type AdminTarget, createAdminClient } from '../../client/admin-client.ts';
 import { systemClock } from '../../common/clock.ts';
 import { systemRandom } from '../../common/random.ts';
+import { workerNames, workerPorts } from '../../model/workers.ts';
 import type { GetStatusResponse } from '../../proto/gen/admin.ts';
 import type { KubernetesObject } from './kubernetes-objects.ts';
 import type { KVClusterUnderTest } from './kvcluster.ts';
@@ -12,7 +13,10 @@ interface Secret extends KubernetesObject {
 
 const lookEveryMs = 250;
 
-/** What the nodes said about themselves at a moment; a node that did not answer is missing. */
+/**
+ * What the nodes said about themselves at a moment, by name, which is the pod's for the first one of each; a node that did
+ * not answer is missing.
+ */
 export interface MembersSighting {
   readonly atMs: number;
   readonly byPod: ReadonlyMap<string, GetStatusResponse>;
@@ -69,9 +73,8 @@ export class MembersObserver implements AsyncDisposable {
 
   /** Waits until every member has said at one look that it is in sync. */
   async allInSync(sinceMs: number, timeoutMs = 60_000): Promise<MembersSighting> {
-    const { replicas } = this.#cluster;
     return this.until({ what: 'all members to be in sync', timeoutMs, sinceMs }, (byPod) =>
-      inSync(byPod, replicas),
+      inSync(byPod, this.#members),
     );
   }
 
@@ -81,12 +84,27 @@ export class MembersObserver implements AsyncDisposable {
     this.#admin.close();
   }
 
+  get #members(): number {
+    return this.#cluster.replicas * this.#cluster.workers;
+  }
+
+  #targets(): readonly AdminTarget[] {
+    const { workers } = this.#cluster;
+    const pod = { client: 50_051, peer: 50_052, http: 9090 };
+    return [...this.#addresses].flatMap(([podName, address]) =>
+      workerNames(podName, workers).map((nodeId, worker) => ({
+        nodeId,
+        address: `${address}:${workerPorts(pod, worker, workers).peer}`,
+      })),
+    );
+  }
+
   async #observe(): Promise<void> {
     while (!this.#stop.signal.aborted) {
       const byPod = await this.#look();
       this.sightings.push({ atMs: performance.now(), byPod });
       // A pod that came back has another address.
-      if (byPod.size < this.#cluster.replicas) {
+      if (byPod.size < this.#members) {
         this.#addresses = await this.#cluster.podAddresses().catch(() => new Map<string, string>());
       }
       await delay(lookEveryMs, undefined, { signal: this.#stop.signal }).catch(() => undefined);
@@ -95,18 +113,17 @@ export class MembersObserver implements AsyncDisposable {
 
   async #look(): Promise<Map<string, GetStatusResponse>> {
     const answers = await Promise.all(
-      [...this.#addresses].map(async ([pod, address]) => {
-        const target = { nodeId: pod, address: `${address}:50052` };
+      this.#targets().map(async (target) => {
         const status = await this.#admin.status(target, this.#stop.signal).catch(() => undefined);
-        return status === undefined ? [] : ([[pod, status]] as const);
+        return status === undefined ? [] : ([[target.nodeId, status]] as const);
       }),
     );
     return new Map(answers.flat());
   }
 }
 
-export function inSync(byPod: MembersSighting['byPod'], replicas: number): boolean {
-  return byPod.size === replicas && [...byPod.values()].every((status) => status.inSync);
+export function inSync(byPod: MembersSighting['byPod'], members: number): boolean {
+  return byPod.size === members && [...byPod.values()].every((status) => status.inSync);
 }
 
 function text(sighting: MembersSighting | undefined): string {

@@ -28,6 +28,8 @@ export class KVClusterUnderTest {
   readonly replicas: number;
   readonly podNames: readonly string[];
   readonly selector: string;
+  /** Nodes of each pod. */
+  workers = 1;
 
   constructor(kubectl: Kubectl, name: string, replicas = 3) {
     this.kubectl = kubectl;
