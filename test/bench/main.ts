@@ -65,7 +65,14 @@ async function run(options: Options): Promise<void> {
   };
   for (const [name, part] of Object.entries(parts)) {
     if (options.only.length > 0 && !options.only.includes(name)) continue;
-    await part(bench);
+    try {
+      await part(bench);
+    } catch (error) {
+      // What the other parts measure is worth having all the same.
+      log(`${name} failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      results.skip(name, `it failed: ${error instanceof Error ? error.message : String(error)}`);
+      process.exitCode = 1;
+    }
     results.addFigure({
       id: `disk-${name}`,
       title: `on disk at the end of the part ${name}, everybody together`,

@@ -60,6 +60,7 @@ async function otherSystems(
 ): Promise<readonly Contender[]> {
   const contenders: Contender[] = [];
   const echoLoad = systems.use(new Load({ kind: 'echo', endpoints: [echo.endpoint] }));
+  await echoLoad.run(work({ durationMs: 500 }));
   contenders.push({
     name: CONTENDERS.echoNode,
     servers: () => echo.pids,

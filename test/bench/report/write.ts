@@ -23,7 +23,7 @@ export async function writeResults(directory: string, run: Run): Promise<void> {
   const write = (name: string, text: string): void => writeFileSync(join(directory, name), text);
   const about = aboutOf(run);
   const json = { about, pace, keys, goals: run.goals, cells, figures, growth, skipped };
-  write('results.json', await format(JSON.stringify(json), { parser: 'json', printWidth: 110 }));
+  write('results.json', await format(JSON.stringify(json, shortened), { parser: 'json', printWidth: 110 }));
   const text = markdown(results, run.goals, about);
   write('results.md', await format(text, { parser: 'markdown', printWidth: 110 }));
   for (const operation of ['put', 'get'] as const) {
@@ -32,6 +32,11 @@ export async function writeResults(directory: string, run: Run): Promise<void> {
   }
   const grown = growthPlot(results.growth);
   if (grown !== undefined) write('growth.svg', grown);
+}
+
+/** Nobody measured more digits than these. */
+function shortened(_name: string, value: unknown): unknown {
+  return typeof value === 'number' && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value;
 }
 
 function aboutOf({ bench, minutes, loadBefore }: Run): readonly string[] {

@@ -25,7 +25,7 @@ export class EtcdBenchmark {
         `--conns=${Math.ceil(work.inFlight / CLIENTS_PER_CONNECTION)}`,
         '--precise',
       ];
-      return parse(await runTool([this.tool, ...common, ...operation(work, total)]));
+      return parseEtcdBenchmark(await runTool([this.tool, ...common, ...operation(work, total)]));
     });
   }
 }
@@ -45,8 +45,12 @@ function operation(work: Work, total: number): readonly string[] {
   ];
 }
 
-/** @throws Error when it printed no figures. */
-function parse(output: string): Measurement {
+/**
+ * What the tool printed with --precise; times are in seconds there.
+ *
+ * @throws Error when it printed no figures.
+ */
+export function parseEtcdBenchmark(output: string): Measurement {
   const number = (pattern: RegExp): number => {
     const text = pattern.exec(output)?.[1];
     if (text === undefined) throw new Error(`the benchmark tool printed no figures: ${output.slice(-500)}`);

@@ -24,13 +24,13 @@ export class RedisBenchmark {
         ...['-P', String(this.pipeline), '-d', String(work.valueBytes), '-r', String(work.keys)],
         ...['-n', String(total), '--csv', '--precision', '3'],
       ]);
-      return parse(output, total);
+      return parseRedisBenchmark(output, total);
     });
   }
 }
 
 /** "test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms" */
-function parse(output: string, operations: number): Measurement {
+export function parseRedisBenchmark(output: string, operations: number): Measurement {
   const row = output.trim().split('\n').at(-1)?.split(',') ?? [];
   const [, opsPerSecond = NaN, , , p50Ms = NaN, , p99Ms = NaN, maxMs = NaN] = row.map((cell) =>
     Number(cell.replaceAll('"', '')),
