@@ -20,10 +20,9 @@ export class ServerProcess implements AsyncDisposable {
     env: NodeJS.ProcessEnv = {},
   ) {
     this.name = name;
-    // A group of its own: Ctrl-C in the terminal reaches the benchmark, which ends its servers in order.
+    // In the session of the benchmark: Linux shares processors between sessions first, and clients are in that one.
     this.child = spawn(command, parameters, {
       stdio: ['ignore', 'pipe', 'pipe'],
-      detached: true,
       env: { ...process.env, ...env },
     });
     const keep = (text: string): string => (this.output = (this.output + text).slice(-KEPT_OUTPUT));
