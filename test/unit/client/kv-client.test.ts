@@ -4,6 +4,7 @@ import * as grpc from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { type ConnectOptions, KvClient, type KvError } from '../../../client/kv-client.ts';
 import {
+  Consistency,
   type BackupRequest,
   type BackupResponse,
   type DeleteRequest,
@@ -54,6 +55,10 @@ class ScriptedNode {
   /** Ids of the writes that came, as `<number> <attempt>`. */
   readonly attempts: string[] = [];
   readonly clients = new Set<string>();
+  /** How many operations came together. */
+  readonly batches: number[] = [];
+  readonly reads: GetRequest[] = [];
+  private readonly streams = new Set<grpc.ServerDuplexStream<PipelineRequest, PipelineResponse>>();
   private readonly server = new grpc.Server();
   port = 0;
 
@@ -71,7 +76,7 @@ class ScriptedNode {
         answer(call, done);
       };
     node.server.addService(KeyValueStoreService, {
-      pipeline: pipelineOf({
+      pipeline: pipelineOf(node, {
         put: count('put', script.put ?? stored),
         get: count('get', script.get ?? found),
         delete: count('delete', script.delete ?? removed),
@@ -89,6 +94,25 @@ class ScriptedNode {
     return node;
   }
 
+  opened(call: grpc.ServerDuplexStream<PipelineRequest, PipelineResponse>): void {
+    this.streams.add(call);
+    call.on('close', () => this.streams.delete(call));
+    call.on('data', ({ operations }: PipelineRequest) => {
+      this.batches.push(operations.length);
+      for (const { operation } of operations)
+        if (operation?.$case === 'get') this.reads.push(operation.value);
+    });
+  }
+
+  /** Asks clients to go elsewhere. */
+  sendAway(): void {
+    for (const call of this.streams) call.write({ results: [], epoch: 0, closing: true });
+  }
+
+  get openStreams(): number {
+    return this.streams.size;
+  }
+
   get address(): string {
     return `127.0.0.1:${this.port}`;
   }
@@ -99,7 +123,7 @@ class ScriptedNode {
 }
 
 /** Answers each operation by the script. An error that no node would answer, one without its trailer, ends the stream. */
-function pipelineOf(script: Required<Pick<Script, 'put' | 'get' | 'delete'>>) {
+function pipelineOf(node: ScriptedNode, script: Required<Pick<Script, 'put' | 'get' | 'delete'>>) {
   return (call: grpc.ServerDuplexStream<PipelineRequest, PipelineResponse>): void => {
     const answer =
       (number: number, $case: 'put' | 'get' | 'delete') =>
@@ -116,6 +140,7 @@ function pipelineOf(script: Required<Pick<Script, 'put' | 'get' | 'delete'>>) {
             : { $case: 'error' as const, value: { code, message, retryable: retryable === 'true' } };
         call.write({ results: [{ number, result }], epoch: 0, closing: false });
       };
+    node.opened(call);
     call.on('error', () => undefined);
     call.on('end', () => call.end());
     call.on('data', ({ operations, clientId, clientStartMs }: PipelineRequest) => {
@@ -403,6 +428,81 @@ describe('the client library', () => {
     while ((nodes[0]?.calls.length ?? 0) < 4) await new Promise((resolve) => setImmediate(resolve));
     controller.abort(reason);
     expect(await get).to.equal(reason);
+  });
+
+  it('sends what is begun in one turn as one batch, and a lone operation at once', async () => {
+    const node = await start();
+    const client = await connect([node.address]);
+    await client.get('alone');
+    await Promise.all(Array.from({ length: 300 }, (_, index) => client.put(`k${index}`, 'v')));
+    await client.multiGet(['a', 'b', 'c']);
+    await client.multiPut([
+      ['a', '1'],
+      ['b', '2'],
+    ]);
+    expect(node.batches).to.deep.equal([1, 300, 3, 2]);
+    expect(node.openStreams).to.equal(1);
+  });
+
+  it('has no more operations under way on a stream than its window, and sends the others as results come', async () => {
+    const held: (() => void)[] = [];
+    const node = await start({ get: (call, done) => void held.push(() => found(call, done)) });
+    const client = await connect([node.address], 20_000);
+    const all = Promise.all(Array.from({ length: 5000 }, (_, index) => client.get(`k${index}`)));
+    while (held.length < 4096) await new Promise((resolve) => setTimeout(resolve, 5));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(held).to.have.length(4096);
+    let answered = 0;
+    while (answered < 5000) {
+      for (const answer of held.splice(0)) {
+        answer();
+        answered += 1;
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect((await all).every((result) => result?.value.toString() === 'v')).to.equal(true);
+  });
+
+  it('opens another stream when a node asks it to leave, and hears what the old one owes', async () => {
+    let answerLate = (): void => undefined;
+    const leaving = await start({
+      put: (call, done) => {
+        answerLate = () => stored(call, done);
+      },
+    });
+    const other = await start();
+    const client = await connect([leaving.address, other.address]);
+    const owed = client.put('late', 'v');
+    while (leaving.calls.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    leaving.sendAway();
+    while (other.calls.length === 0) {
+      await client.put('next', 'v');
+      await new Promise((resolve) => setImmediate(resolve));
+      if (leaving.calls.length > 1) answerLate();
+    }
+    answerLate();
+    expect((await owed).version).to.deep.equal(version);
+    expect(leaving.attempts[0]).to.equal('1 0');
+    while (leaving.openStreams > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  });
+
+  it('reads one replica that has what it has seen of the key, unless it is told otherwise', async () => {
+    const node = await start();
+    const client = await connect([node.address]);
+    await client.get('unknown');
+    await client.put('k', 'v');
+    await client.get('k');
+    await client.get('k', { consistency: 'QUORUM' });
+    await client.get('k', { minVersion: { ...version, counter: 9 } });
+    const { ONE, QUORUM, CONSISTENCY_UNSPECIFIED } = Consistency;
+    expect(node.reads.map(({ consistency, minVersion }) => [consistency, minVersion?.counter])).to.deep.equal(
+      [
+        [ONE, undefined],
+        [ONE, version.counter],
+        [QUORUM, undefined],
+        [CONSISTENCY_UNSPECIFIED, 9],
+      ],
+    );
   });
 
   it('closes more than once and refuses operations afterwards', async () => {
