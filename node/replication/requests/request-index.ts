@@ -53,8 +53,10 @@ interface Generation {
   endedMs: number;
   entries: number;
   readonly clients: Map<string, ClientWrites>;
-  /** Those that know what they replaced, oldest first, and the bytes of that. */
-  readonly replacing: Map<KnownWrite, number>;
+  /** Those that know what they replaced, oldest first. */
+  readonly replacing: KnownWrite[];
+  /** How many of them had to let that go. */
+  letGo: number;
 }
 
 const GENERATIONS = 6;
@@ -79,7 +81,10 @@ export class RequestIndex {
   /** Until when a partition's requests may be unknown here, by the monotonic clock. */
   private readonly unknownUntilMs = new Map<number, number>();
   private completeFromMs = Infinity;
-  private lastNamed: { readonly id: RequestId | undefined; readonly name: string } = { id: undefined, name: '' };
+  private lastNamed: { readonly id: RequestId | undefined; readonly name: string } = {
+    id: undefined,
+    name: '',
+  };
 
   constructor(clock: Clock, settings: RequestIndexSettings) {
     this.clock = clock;
@@ -195,7 +200,8 @@ export class RequestIndex {
       endedMs: now,
       entries: 0,
       clients: new Map(),
-      replacing: new Map(),
+      replacing: [],
+      letGo: 0,
     };
     this.generations.push(generation);
     while (this.size > maxEntries - room) this.forgetOldest();
@@ -213,7 +219,7 @@ export class RequestIndex {
 
   private forgetOldest(): void {
     const oldest = this.generations.shift();
-    for (const bytes of oldest?.replacing.values() ?? []) this.replacedBytes -= bytes;
+    for (const write of oldest?.replacing ?? []) this.replacedBytes -= bytesReplacedBy(write);
     for (const [client, { highest }] of oldest?.clients ?? []) {
       const before = this.forgotten.get(client) ?? -1;
       this.forgotten.delete(client);
@@ -227,22 +233,28 @@ export class RequestIndex {
 
   private keepReplaced(generation: Generation, write: KnownWrite): void {
     if (write.replaced === undefined) return;
-    const bytes = REPLACED_OVERHEAD_BYTES + (write.replaced.value?.value.length ?? 0);
-    generation.replacing.set(write, bytes);
-    this.replacedBytes += bytes;
-    while (this.replacedBytes > this.settings.maxOldBytes) this.letGo();
+    generation.replacing.push(write);
+    this.replacedBytes += bytesReplacedBy(write);
+    while (this.replacedBytes > this.settings.maxOldBytes && this.letGo());
   }
 
-  /** The oldest replaced value. */
-  private letGo(): void {
-    const holder = this.generations.find(({ replacing }) => replacing.size > 0);
-    for (const [write, bytes] of holder?.replacing ?? []) {
-      holder?.replacing.delete(write);
-      this.replacedBytes -= bytes;
+  /** The oldest replaced value; false when there is none. */
+  private letGo(): boolean {
+    for (const generation of this.generations) {
+      const write = generation.replacing[generation.letGo];
+      if (write === undefined) continue;
+      generation.letGo += 1;
+      this.replacedBytes -= bytesReplacedBy(write);
       write.replaced = undefined;
-      return;
+      return true;
     }
+    return false;
   }
+}
+
+/** What is kept for a write's retries counts for this; 0 once it was let go. */
+function bytesReplacedBy({ replaced }: KnownWrite): number {
+  return replaced === undefined ? 0 : REPLACED_OVERHEAD_BYTES + (replaced.value?.value.length ?? 0);
 }
 
 /** A client that starts anew may use its id again, but not with the same start. */
