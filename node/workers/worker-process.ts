@@ -29,6 +29,7 @@ export interface WorkerProcessOptions {
 
 /** Who does not say anything for this long does not turn its event loop. */
 const STALLED_MS = 10_000;
+const STALLED = 'the event loop does not turn';
 /** And for this long, will not any more: as after three failed probes of the kubelet. */
 const HUNG_MS = 30_000;
 /** A worker that replays a long log must not be killed for it. */
@@ -71,9 +72,10 @@ export class WorkerProcess implements SeenWorker {
     this.wellMs = options.clock.monotonicMs();
   }
 
-  /** What it said last; undefined while no process runs. */
+  /** What it said last, unless that was too long ago; undefined while no process runs. */
   get state(): WorkerState | undefined {
-    return this.said;
+    if (this.said === undefined || this.silentMs <= STALLED_MS) return this.said;
+    return { ...this.said, notReadyReason: STALLED };
   }
 
   /** Why the whole container should be replaced: this worker has been dead for long, whatever was done about it. */
@@ -144,7 +146,7 @@ export class WorkerProcess implements SeenWorker {
   private get problem(): string | undefined {
     if (this.child === undefined) return 'not running';
     if (this.said?.unhealthyReason !== undefined) return this.said.unhealthyReason;
-    return this.silentMs > STALLED_MS ? 'the event loop does not turn' : undefined;
+    return this.silentMs > STALLED_MS ? STALLED : undefined;
   }
 
   /** For how long it has said nothing; none of it counts while it starts. */

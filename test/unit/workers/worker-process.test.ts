@@ -127,7 +127,11 @@ describe('a worker process', () => {
   it('is killed and started again when its event loop stops turning', async () => {
     const { time, process, children, child, well } = scene();
     await well(5000);
+    expect(process.state?.notReadyReason).to.equal(undefined);
     await time.advance(25_000);
+    expect(process.state?.notReadyReason, 'so that it gets no clients').to.equal(
+      'the event loop does not turn',
+    );
     expect(child().signals).to.deep.equal([]);
     await time.until('another one runs', () => children.length === 2, 10_000);
     expect(children[0]?.signals).to.deep.equal(['SIGKILL']);
