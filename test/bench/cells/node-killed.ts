@@ -21,8 +21,10 @@ export async function nodeKilled({ bench, kv, kvLoad }: ThreeNodes): Promise<voi
   await victim.end('SIGKILL');
   bench.log(`killed ${victim.nodeId}, the busiest node, under load`);
   const measurement = await running;
+  const startMs = performance.now();
   victim.start();
   await victim.ready();
+  const readyMs = performance.now() - startMs;
   const { errors, misses, firstError, longestPauseMs = NaN, maxMs, opsPerSecond } = measurement;
   const about = 'a node killed under 100 operations in flight, half of them reads';
   const figures = [
@@ -35,6 +37,7 @@ export async function nodeKilled({ bench, kv, kvLoad }: ThreeNodes): Promise<voi
       unit: 'ms',
     },
     { id: 'kill-slowest', title: `${about}: slowest operation`, value: maxMs, unit: 'ms' },
+    { id: 'kill-ready', title: `${about}: its next start until ready`, value: readyMs, unit: 'ms' },
     { id: 'kill-rate', title: `${about}: throughput over all`, value: opsPerSecond, unit: 'operations/s' },
   ];
   for (const figure of figures) bench.results.addFigure(figure);
