@@ -12,6 +12,7 @@ import {
   type Superseded,
 } from './gen/peer.ts';
 import {
+  decodeRequestId,
   decodeVersion,
   sizeOfBytes,
   sizeOfVersionField,
@@ -99,22 +100,6 @@ function decodeEntry(reader: WireReader, lastClient: Buffer): Entry {
     else reader.skip(next & 7);
   }
   return { sequence, key, record, requestId, written };
-}
-
-function decodeRequestId(reader: WireReader, lastClient: Buffer): RequestId {
-  let clientId = NOTHING;
-  let number = 0;
-  let clientStartMs = 0;
-  let attempt = 0;
-  while (!reader.atEnd) {
-    const next = reader.uint();
-    if (next === tag(1, BYTES)) clientId = reader.bytesLike(lastClient);
-    else if (next === tag(2, VARINT)) number = reader.uint();
-    else if (next === tag(3, VARINT)) clientStartMs = reader.uint();
-    else if (next === tag(4, VARINT)) attempt = reader.uint();
-    else reader.skip(next & 7);
-  }
-  return { clientId, number, clientStartMs, attempt };
 }
 
 function decodeAck(reader: WireReader): Ack {

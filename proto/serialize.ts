@@ -16,9 +16,11 @@ import type {
   PipelineResult,
   PutRequest,
   PutResponse,
+  RequestId,
   Version,
 } from './gen/kvstore.ts';
 import {
+  decodeRequestId,
   decodeVersion,
   sizeOfBytes,
   sizeOfVersionField,
@@ -70,6 +72,28 @@ export function decodePipelineRequest(bytes: Buffer, mostOperations: number): In
   return request;
 }
 
+/** A PutRequest; `condition` also stands for reserved fields. As all decoders of single requests: @throws RangeError */
+export function decodePutRequest(bytes: Buffer): PutRequest {
+  return decodePut(new WireReader(bytes));
+}
+
+/** A GetRequest, and whether it has fields that are reserved. */
+export function decodeGetRequest(bytes: Buffer): { value: GetRequest; hasReserved: boolean } {
+  return decodeGet(new WireReader(bytes));
+}
+
+export function encodePutResponse(value: PutResponse): Buffer {
+  const writer = new WireWriter(sizeOfResult({ $case: 'put', value }));
+  writePutResponse(writer, value);
+  return writer.finish();
+}
+
+export function encodeGetResponse(value: GetResponse): Buffer {
+  const writer = new WireWriter(sizeOfResult({ $case: 'get', value }));
+  writeGetResponse(writer, value);
+  return writer.finish();
+}
+
 function decodeOperation(reader: WireReader): IncomingOperation {
   let number = 0;
   let timeoutMs = 0;
@@ -109,6 +133,7 @@ function decodePut(reader: WireReader): PutRequest {
   let value = NOTHING;
   let ttlMs: number | undefined;
   let consistency: Consistency = 0;
+  let requestId: RequestId | undefined;
   let condition: Condition | undefined;
   while (!reader.atEnd) {
     const next = reader.uint();
@@ -116,13 +141,13 @@ function decodePut(reader: WireReader): PutRequest {
     else if (next === tag(2, BYTES)) value = reader.bytes();
     else if (next === tag(3, VARINT)) ttlMs = reader.int();
     else if (next === tag(4, VARINT)) consistency = reader.uint() as Consistency;
+    else if (next === tag(5, BYTES)) requestId = decodeRequestId(reader.message(), NOTHING);
     else {
-      // Request ids of a batch are in the batch.
-      if (next !== tag(5, BYTES) && isReserved(next, LAST_FIELD.put)) condition = CONDITION;
+      if (isReserved(next, LAST_FIELD.put)) condition = CONDITION;
       reader.skip(next & 7);
     }
   }
-  return { key, value, ttlMs, consistency, requestId: undefined, condition };
+  return { key, value, ttlMs, consistency, requestId, condition };
 }
 
 function decodeGet(reader: WireReader): { value: GetRequest; hasReserved: boolean } {
@@ -146,17 +171,19 @@ function decodeGet(reader: WireReader): { value: GetRequest; hasReserved: boolea
 function decodeDelete(reader: WireReader): DeleteRequest {
   let key = NOTHING;
   let consistency: Consistency = 0;
+  let requestId: RequestId | undefined;
   let condition: Condition | undefined;
   while (!reader.atEnd) {
     const next = reader.uint();
     if (next === tag(1, BYTES)) key = reader.bytes();
     else if (next === tag(2, VARINT)) consistency = reader.uint() as Consistency;
+    else if (next === tag(3, BYTES)) requestId = decodeRequestId(reader.message(), NOTHING);
     else {
-      if (next !== tag(3, BYTES) && isReserved(next, LAST_FIELD.delete)) condition = CONDITION;
+      if (isReserved(next, LAST_FIELD.delete)) condition = CONDITION;
       reader.skip(next & 7);
     }
   }
-  return { key, consistency, requestId: undefined, condition };
+  return { key, consistency, requestId, condition };
 }
 
 function isReserved(next: number, lastField: number): boolean {
@@ -297,23 +324,14 @@ function sizeOfResult(result: PipelineResult['result']): number {
 
 function writeResult(writer: WireWriter, result: NonNullable<PipelineResult['result']>, inner: number): void {
   switch (result.$case) {
-    case 'put': {
-      const { oldValue, oldFound, version } = result.value;
+    case 'put':
       writer.messageField(2, inner);
-      writeBytes(writer, 1, oldValue);
-      if (oldFound) writer.uintField(2, 1);
-      writeVersion(writer, 3, version);
+      writePutResponse(writer, result.value);
       return;
-    }
-    case 'get': {
-      const { value, found, version, remainingTtlMs } = result.value;
+    case 'get':
       writer.messageField(3, inner);
-      writeBytes(writer, 1, value);
-      if (found) writer.uintField(2, 1);
-      writeVersion(writer, 3, version);
-      if (remainingTtlMs !== undefined) writer.presentIntField(4, remainingTtlMs);
+      writeGetResponse(writer, result.value);
       return;
-    }
     case 'delete':
       writer.messageField(4, inner);
       if (result.value.existed) writer.uintField(1, 1);
@@ -327,6 +345,19 @@ function writeResult(writer: WireWriter, result: NonNullable<PipelineResult['res
       if (retryable) writer.uintField(3, 1);
     }
   }
+}
+
+function writePutResponse(writer: WireWriter, { oldValue, oldFound, version }: PutResponse): void {
+  writeBytes(writer, 1, oldValue);
+  if (oldFound) writer.uintField(2, 1);
+  writeVersion(writer, 3, version);
+}
+
+function writeGetResponse(writer: WireWriter, { value, found, version, remainingTtlMs }: GetResponse): void {
+  writeBytes(writer, 1, value);
+  if (found) writer.uintField(2, 1);
+  writeVersion(writer, 3, version);
+  if (remainingTtlMs !== undefined) writer.presentIntField(4, remainingTtlMs);
 }
 
 /**

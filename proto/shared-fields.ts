@@ -1,5 +1,7 @@
-import type { Version } from './gen/kvstore.ts';
+import type { RequestId, Version } from './gen/kvstore.ts';
 import { sizeOfBytesField, sizeOfUintField, WIRE, type WireReader, type WireWriter } from './wire.ts';
+
+const NOTHING: Buffer = Buffer.alloc(0);
 
 /** What stands before a field: its number and wire type. */
 export const tag = (field: number, wireType: number): number => field * 8 + wireType;
@@ -42,4 +44,21 @@ export function decodeVersion(reader: WireReader): Version {
     else reader.skip(next & 7);
   }
   return { wallMs, counter, writer };
+}
+
+/** `lastClient`: of the id before, whose buffer serves again when it is the same client. */
+export function decodeRequestId(reader: WireReader, lastClient: Buffer): RequestId {
+  let clientId: Buffer = NOTHING;
+  let number = 0;
+  let clientStartMs = 0;
+  let attempt = 0;
+  while (!reader.atEnd) {
+    const next = reader.uint();
+    if (next === tag(1, WIRE.bytes)) clientId = reader.bytesLike(lastClient);
+    else if (next === tag(2, WIRE.varint)) number = reader.uint();
+    else if (next === tag(3, WIRE.varint)) clientStartMs = reader.uint();
+    else if (next === tag(4, WIRE.varint)) attempt = reader.uint();
+    else reader.skip(next & 7);
+  }
+  return { clientId, number, clientStartMs, attempt };
 }

@@ -76,6 +76,31 @@ export function tolerantMethod<Request, Response>(
   };
 }
 
+/** As `tolerantMethod`, with a decoder that also looks for what the request must not have, and an encoder of its own. */
+export function handWrittenMethod<Request, Response>(
+  { path, requestStream, responseStream, responseDeserialize }: MethodDefinition<Request, Response>,
+  decode: (bytes: Buffer) => Incoming<Request>,
+  encode: (response: Response) => Buffer,
+): MethodDefinition<Incoming<Request>, Response> {
+  return {
+    path,
+    requestStream,
+    responseStream,
+    requestSerialize: () => {
+      throw new Error('a server does not send requests');
+    },
+    requestDeserialize: (bytes) => {
+      try {
+        return decode(bytes);
+      } catch (error) {
+        return { refusal: new KvError('INVALID_ARGUMENT', `the request is malformed: ${messageOf(error)}`) };
+      }
+    },
+    responseSerialize: encode,
+    responseDeserialize,
+  };
+}
+
 /** A unary method's implementation from an async function. */
 export function unaryHandler<Request, Response>(
   path: string,
@@ -173,7 +198,9 @@ function track(
   const startedMs = options.clock.monotonicMs();
   const left = Number(call.getDeadline()) - options.clock.wallMs();
   const untilMs = Number.isFinite(left) ? answerBefore(left) : options.defaultDeadlineMs;
-  const controller = new AbortController();
+  // Most operations end without anybody having asked for it.
+  let controller: AbortController | undefined;
+  let gone = false;
   let ended = false;
   const end = (code: string): boolean => {
     if (ended) return false;
@@ -184,15 +211,26 @@ function track(
   // Emitted for every call once its stream has closed, answered or not.
   call.once('cancelled', () => {
     end('CANCELLED');
-    controller.abort(new KvError('ABORTED', 'the caller has gone'));
+    gone = true;
+    controller?.abort(callerGone());
   });
   const context = {
     metadata: call.metadata,
     deadlineMs: startedMs + untilMs,
     streamEndMs: Number.isFinite(left) ? startedMs + untilMs : Infinity,
-    signal: controller.signal,
+    get signal() {
+      if (controller === undefined) {
+        controller = new AbortController();
+        if (gone) controller.abort(callerGone());
+      }
+      return controller.signal;
+    },
   };
   return { context, end };
+}
+
+function callerGone(): KvError {
+  return new KvError('ABORTED', 'the caller has gone');
 }
 
 /** Resolves when the connection has taken the message. */
@@ -202,7 +240,7 @@ function sent<Response>(
   signal: AbortSignal,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(new KvError('ABORTED', 'the caller has gone'));
+    const onAbort = (): void => reject(callerGone());
     signal.addEventListener('abort', onAbort, { once: true });
     call.write(message, () => {
       signal.removeEventListener('abort', onAbort);

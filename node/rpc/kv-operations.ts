@@ -28,8 +28,11 @@ export interface OperationsOptions {
   readonly maxValueBytes: number;
 }
 
-/** When an answer is no longer of use, by the monotonic clock, and for calls of one operation a signal that says so. */
-export type OperationContext = Pick<OperationOptions, 'deadlineMs' | 'signal'>;
+/**
+ * When an answer is no longer of use, by the monotonic clock. What an operation keeps is bounded in bytes for all of them and in
+ * time for each, so that nothing watches for callers that leave earlier.
+ */
+export type OperationContext = Pick<OperationOptions, 'deadlineMs'>;
 
 /** No operation holds its resources longer, whatever deadline the caller sets. */
 const MAX_OPERATION_MS = 60_000;
@@ -76,12 +79,11 @@ export class Operations {
 
   private optionsOf(
     { consistency }: Pick<PutRequest, 'consistency'>,
-    { deadlineMs, signal }: OperationContext,
+    { deadlineMs }: OperationContext,
   ): OperationOptions {
     return {
       consistency: consistencyOf(consistency),
       deadlineMs: Math.min(deadlineMs, this.options.clock.monotonicMs() + MAX_OPERATION_MS),
-      ...(signal === undefined ? {} : { signal }),
     };
   }
 }

@@ -11,6 +11,12 @@ import {
   type WatchRequest,
   type WatchResponse,
 } from '../../proto/gen/kvstore.ts';
+import {
+  decodeGetRequest,
+  decodePutRequest,
+  encodeGetResponse,
+  encodePutResponse,
+} from '../../proto/serialize.ts';
 import type { SnapshotResult } from '../backup/snapshots.ts';
 import type { Replica } from '../replication/engine.ts';
 import {
@@ -19,7 +25,13 @@ import {
   type ServiceDefinition,
   type UntypedServiceImplementation,
 } from './grpc.ts';
-import { streamHandler, tolerantMethod, unaryHandler, type HandlerOptions } from './handlers.ts';
+import {
+  handWrittenMethod,
+  streamHandler,
+  tolerantMethod,
+  unaryHandler,
+  type HandlerOptions,
+} from './handlers.ts';
 import type { Operations } from './kv-operations.ts';
 import { unsupportedCondition } from './kv-requests.ts';
 import { listKeys } from './list-keys.ts';
@@ -55,8 +67,19 @@ const withoutReserved = (reserved: ReservedFields) => (bytes: Buffer) =>
 
 /** kvstore.KeyValueStore, its requests checked before they are believed. */
 export const kvServiceDefinition = {
-  put: tolerantMethod(KeyValueStoreService.put, withoutReserved(RESERVED.put)),
-  get: tolerantMethod(KeyValueStoreService.get, withoutReserved(RESERVED.get)),
+  put: handWrittenMethod(
+    KeyValueStoreService.put,
+    (bytes) => ({ request: decodePutRequest(bytes) }),
+    encodePutResponse,
+  ),
+  get: handWrittenMethod(
+    KeyValueStoreService.get,
+    (bytes) => {
+      const { value, hasReserved } = decodeGetRequest(bytes);
+      return hasReserved ? { refusal: unsupportedCondition() } : { request: value };
+    },
+    encodeGetResponse,
+  ),
   delete: tolerantMethod(KeyValueStoreService.delete, withoutReserved(RESERVED.delete)),
   multiGet: tolerantMethod(KeyValueStoreService.multiGet, refuseReservedOfEach(RESERVED.get)),
   multiPut: tolerantMethod(KeyValueStoreService.multiPut, refuseReservedOfEach(RESERVED.put)),

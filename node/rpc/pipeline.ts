@@ -1,11 +1,6 @@
 import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
-import {
-  KeyValueStoreService,
-  type PipelineResult,
-  type PutRequest,
-  type RequestId,
-} from '../../proto/gen/kvstore.ts';
+import { KeyValueStoreService, type PipelineResult, type PutRequest } from '../../proto/gen/kvstore.ts';
 import {
   decodePipelineRequest,
   encodePipelineResponse,
@@ -265,8 +260,7 @@ function withId<Request extends Pick<PutRequest, 'requestId'>>(
   { clientId, clientStartMs }: IncomingPipelineRequest,
   { requestNumber, attempt }: IncomingOperation,
 ): Request {
-  if (clientId.length === 0 || requestNumber === 0) return value;
-  const requestId: RequestId = { clientId, number: requestNumber, clientStartMs, attempt };
-  value.requestId = requestId;
+  const hasId = clientId.length > 0 && requestNumber > 0;
+  value.requestId = hasId ? { clientId, number: requestNumber, clientStartMs, attempt } : undefined;
   return value;
 }

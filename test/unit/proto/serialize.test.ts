@@ -1,16 +1,24 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import {
+  GetRequest,
+  GetResponse,
   PipelineRequest,
   PipelineResponse,
+  PutRequest,
+  PutResponse,
   type PipelineOperation,
   type PipelineResult,
 } from '../../../proto/gen/kvstore.ts';
 import {
+  decodeGetRequest,
   decodePipelineRequest,
   decodePipelineResponse,
+  decodePutRequest,
+  encodeGetResponse,
   encodePipelineRequest,
   encodePipelineResponse,
+  encodePutResponse,
   weightOfOperation,
   weightOfResult,
 } from '../../../proto/serialize.ts';
@@ -142,6 +150,32 @@ describe('the hand-written serializers', () => {
         const encoded = Buffer.from(PipelineResponse.encode(message).finish());
         expect(decodePipelineResponse(encoded)).to.deep.equal(message);
         expect(decodePipelineResponse(encodePipelineResponse(message))).to.deep.equal(message);
+      }),
+      RUNS,
+    );
+  });
+
+  it('read single requests, and write their answers, as the generated code does', () => {
+    const id = fc.option(
+      fc.record({ clientId: bytes(16), number: uint, clientStartMs: uint, attempt: uint32 }),
+      { nil: undefined },
+    );
+    fc.assert(
+      fc.property(operation, id, result, (asked, requestId, answered) => {
+        if (asked?.$case === 'put') {
+          const put = { ...asked.value, requestId };
+          expect(decodePutRequest(Buffer.from(PutRequest.encode(put).finish()))).to.deep.equal(put);
+        } else if (asked?.$case === 'get') {
+          const { value, hasReserved } = decodeGetRequest(
+            Buffer.from(GetRequest.encode(asked.value).finish()),
+          );
+          expect(value).to.deep.equal(asked.value);
+          expect(hasReserved).to.equal(false);
+        }
+        if (answered?.$case === 'put')
+          expect(PutResponse.decode(encodePutResponse(answered.value))).to.deep.equal(answered.value);
+        else if (answered?.$case === 'get')
+          expect(GetResponse.decode(encodeGetResponse(answered.value))).to.deep.equal(answered.value);
       }),
       RUNS,
     );
