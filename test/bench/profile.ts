@@ -70,10 +70,12 @@ function print(name: string, file: string): void {
     byFunction.set(key, (byFunction.get(key) ?? 0) + (selfMs.get(id) ?? 0));
   }
   const totalMs = [...byFunction.values()].reduce((sum, ms) => sum + ms, 0);
+  const idleMs = byFunction.get('(idle) :0') ?? 0;
+  byFunction.delete('(idle) :0');
   const rows = [...byFunction]
     .toSorted(([, a], [, b]) => b - a)
     .slice(0, SHOWN)
-    .map(([key, ms]) => [key, figure(ms), `${((100 * ms) / totalMs).toFixed(1)} %`]);
-  console.log(`\n${name}/${file}, ${figure(totalMs)} ms`);
-  console.log(table(['function', 'self ms', ''], rows).join('\n'));
+    .map(([key, ms]) => [key, figure(ms), `${((100 * ms) / (totalMs - idleMs)).toFixed(1)} %`]);
+  console.log(`\n${name}/${file}: ${figure(totalMs)} ms, of which idle ${figure(idleMs)} ms`);
+  console.log(table(['function', 'self ms', 'of what is not idle'], rows).join('\n'));
 }
