@@ -1,11 +1,19 @@
 import { byteString } from '../../common/bytes.ts';
 import type { ClusterMap } from '../../model/cluster-map.ts';
 import { movingOwners, replicaSets } from '../../model/replica-sets.ts';
-import { compareVersions, formatVersion } from '../../model/version.ts';
+import { compareVersions, formatVersion, type Version } from '../../model/version.ts';
 import { decodeRecord } from '../../node/storage/record.ts';
 import type { StoredRecord } from '../../node/storage/store.ts';
 import type { PeerFrame } from '../../proto/gen/peer.ts';
 import type { Member } from './member.ts';
+
+/** What of one log has arrived anywhere. */
+interface DeliveredLog {
+  /** Key and version, by sequence. */
+  readonly entries: Map<number, string>;
+  /** Everything up to here was sent, or passed over. */
+  through: number;
+}
 
 export interface ClusterWatchOptions {
   readonly members: () => readonly Member[];
@@ -13,7 +21,7 @@ export interface ClusterWatchOptions {
   readonly violated: (
     invariant: 'a sequence is of one entry' | 'what is collected is known to all',
     what: string,
-    key: string,
+    key: string | undefined,
   ) => void;
 }
 
@@ -23,32 +31,39 @@ export interface ClusterWatchOptions {
  */
 export class ClusterWatch {
   private readonly options: ClusterWatchOptions;
-  /** Key and version of each entry that was ever delivered, by its log and its sequence there. */
-  private readonly logs = new Map<string, Map<number, string>>();
+  private readonly logs = new Map<string, DeliveredLog>();
 
   constructor(options: ClusterWatchOptions) {
     this.options = options;
   }
 
+  /** Entries have arrived at a peer. */
   delivered({ header, body }: PeerFrame, from: string): void {
     if (body?.$case !== 'entries' || header === undefined) return;
-    const log = `${from} ${header.senderIncarnation}`;
-    let known = this.logs.get(log);
-    if (known === undefined) this.logs.set(log, (known = new Map<number, string>()));
-    for (const { sequence, key, record, written } of body.value.entries) {
-      const version = written ?? decodeRecord(key, record).version;
-      const entry = `${key.toString()} at ${formatVersion(version)}`;
-      const before = known.get(sequence);
-      known.set(sequence, entry);
-      if (before === undefined || before === entry) continue;
-      const what = `sequence ${sequence} of ${from} is of ${before}, and of ${entry}`;
-      this.options.violated('a sequence is of one entry', what, byteString(key));
+    const name = nameOf(from, header.senderIncarnation);
+    let log = this.logs.get(name);
+    if (log === undefined) this.logs.set(name, (log = { entries: new Map<number, string>(), through: 0 }));
+    const { entries, through } = body.value;
+    for (const { sequence, key, record, written } of entries) {
+      const entry = describe(key, written ?? decodeRecord(key, record).version);
+      const before = log.entries.get(sequence) ?? entry;
+      if (before !== entry) this.usedTwice(from, sequence, `it was of ${before}, and is of ${entry}`);
+      log.entries.set(sequence, entry);
     }
+    log.through = Math.max(log.through, through);
+  }
+
+  /** A member has appended an entry of its own. */
+  appended(nodeId: string, sequence: number, key: Buffer, version: Version): void {
+    const { through } = this.logs.get(nameOf(nodeId, version.writer)) ?? { through: 0 };
+    if (sequence > through) return;
+    const what = `it is of ${describe(key, version)}, and peers were sent everything through ${through} before`;
+    this.usedTwice(nodeId, sequence, what);
   }
 
   /** The volume is another one: until others have told it, it takes itself for what it was. */
   forget(nodeId: string): void {
-    for (const log of this.logs.keys()) if (log.startsWith(`${nodeId} `)) this.logs.delete(log);
+    for (const log of this.logs.keys()) if (log.startsWith(nameOf(nodeId, ''))) this.logs.delete(log);
   }
 
   /** A member removes a record: one that it gives away, or one that is collected. */
@@ -69,6 +84,22 @@ export class ClusterWatch {
       );
     }
   }
+
+  private usedTwice(nodeId: string, sequence: number, how: string): void {
+    this.options.violated(
+      'a sequence is of one entry',
+      `sequence ${sequence} of ${nodeId} is used twice: ${how}`,
+      undefined,
+    );
+  }
+}
+
+function nameOf(nodeId: string, incarnation: number | ''): string {
+  return `${nodeId} ${incarnation}`;
+}
+
+function describe(key: Buffer, version: Version): string {
+  return `${key.toString()} at ${formatVersion(version)}`;
 }
 
 /** What a member serves that has the map and everything that the map reads from it; undefined: nothing that would come back. */

@@ -161,22 +161,23 @@ export class Faults {
     return `${members.map(({ nodeId }) => nodeId).join(', ')}, within ${atMs.toFixed(0)} ms`;
   }
 
-  /** One that was away comes back just when others go: what it missed, few are there to tell. */
+  /** One that was away comes back just when others go, or are slow to answer: what it missed, few are there to tell. */
   private relay(): string {
     const { dice, world } = this;
     const [first, second, third] = this.group();
     if (first === undefined || second === undefined) return 'nobody';
-    const awayMs = dice.spread(100, 2000);
+    const awayMs = dice.spread(200, 4000);
     const thenMs = dice.spread(300, 4000);
     const dies = dice.chance(0.8);
     const back = this.network.cutOff(first.nodeId);
-    world.time.after(awayMs * dice.between(0.2, 1), () => {
+    world.time.after(awayMs * dice.between(0.1, 1), () => {
       if (dies && !this.stopped && !this.calm) this.die(second);
     });
     world.time.after(awayMs, () => {
       back();
-      if (third === undefined || this.stopped || this.calm || dice.chance(0.5)) return;
-      world.time.after(thenMs, this.network.cutOff(third.nodeId));
+      if (third === undefined || this.stopped || this.calm) return;
+      if (dice.chance(0.5)) world.time.after(thenMs, this.network.cutOff(third.nodeId));
+      else this.network.delayBetween(first.nodeId, third.nodeId);
     });
     return `${first.nodeId} is away for ${awayMs.toFixed(0)} ms, then others for ${thenMs.toFixed(0)} ms`;
   }
@@ -297,19 +298,23 @@ export class Faults {
     return `${member.nodeId} has ${roomBytes} bytes left for ${forMs.toFixed(0)} ms`;
   }
 
-  /** What others have by then and this disk has not is most when the power goes. */
+  /** In the end the power may go, just when others have what this disk has not. */
   private slowDisk(): string {
-    const { dice } = this;
+    const { dice, world } = this;
     const member = this.member();
     const factor = dice.spread(3, 200);
     const forMs = dice.spread(50, 3000);
-    const then = dice.chance(0.3) ? 'power-cut' : 'fast';
+    const isPulled = dice.chance(0.5);
     member.diskSlowness = Math.max(member.diskSlowness, factor);
-    this.lasting.later(forMs, () => {
-      member.diskSlowness = 1;
-      if (then === 'power-cut' && member.isUp && !this.stopped && !this.calm) this.crash(member, then);
+    this.lasting.later(forMs, () => (member.diskSlowness = 1));
+    const isLagging = (): boolean => member.diskSlowness > 1 && member.volume.files.hasUnsynced;
+    world.time.after(dice.between(0, forMs), () => {
+      if (!isPulled) return;
+      this.poll(isLagging, () => {
+        if (isLagging() && member.isUp && !this.stopped && !this.calm) this.crash(member, 'power-cut');
+      });
     });
-    return `${member.nodeId} by ${factor.toFixed(0)} for ${forMs.toFixed(0)} ms, then ${then}`;
+    return `${member.nodeId} by ${factor.toFixed(0)} for ${forMs.toFixed(0)} ms${isPulled ? ', until its power goes' : ''}`;
   }
 
   // Clocks

@@ -56,14 +56,25 @@ export class NetworkFaults {
   }
 
   delayLink(): string {
-    const { dice, world } = this;
-    const [a, b] = this.names;
-    const link = world.network.link(a ?? '', b ?? '');
+    const [a = '', b = ''] = this.names;
+    return this.delay([`${a}>${b}`], `${a} > ${b}`);
+  }
+
+  /** They can talk, and it takes long. */
+  delayBetween(a: string, b: string): void {
+    this.delay(bothWays(a, [b]), `${a} - ${b}`);
+  }
+
+  private delay(pairs: readonly string[], what: string): string {
+    const { dice } = this;
+    const links = this.linksOf(pairs);
     const extraMs = dice.spread(2, 300);
     const forMs = dice.spread(50, 3000);
-    link.extraMs += extraMs;
-    this.lasting.later(forMs, () => (link.extraMs -= extraMs));
-    return `${a} > ${b} by ${extraMs.toFixed(0)} ms for ${forMs.toFixed(0)} ms`;
+    for (const link of links) link.extraMs += extraMs;
+    this.lasting.later(forMs, () => {
+      for (const link of links) link.extraMs -= extraMs;
+    });
+    return `${what} by ${extraMs.toFixed(0)} ms for ${forMs.toFixed(0)} ms`;
   }
 
   partition(): string {

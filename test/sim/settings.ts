@@ -97,7 +97,8 @@ export function settingsOf(seed: number, dice: Dice): Settings {
     limits: limitsOf(dice, eager),
     workload: workloadOf(dice, clients, eager),
     faults,
-    faultEveryMs: dice.spread(80, 800),
+    // So that what one fault leads to has time to show before the next.
+    faultEveryMs: eager ? dice.spread(300, 2500) : dice.spread(80, 800),
     losses: dice.pick([0, 1, 1, 1, 1, 1, 1, 3, 3, 3]),
   };
 }
@@ -107,7 +108,7 @@ function replicationOf(dice: Dice, pace: number, eager: boolean): Partial<Replic
     heartbeatMs: 500 * pace,
     failureDetectionMs: 2000 * pace,
     handshakeMs: 5000 * pace,
-    ceilingStepMs: Math.round(dice.spread(20, 500)),
+    ceilingStepMs: Math.round(dice.spread(20, eager ? 100 : 500)),
     reconnect: { initialMs: 100 * pace, maxMs: 2000 * pace },
     peerMemoryMs: 1000 * pace,
     entriesFrameBytes: Math.round(dice.spread(200, 50_000)),

@@ -13,6 +13,8 @@ export interface WatchOptions {
   readonly applied: (operationId: number, version: Version) => void;
   /** A write with a request id has been given this version here: its first one by this process, or another one. */
   readonly minted: (requestId: RequestId, version: Version, isFirst: boolean) => void;
+  /** An own entry was appended to the log. */
+  readonly appended: (sequence: number, key: Buffer, version: Version) => void;
   /** A record was removed without a newer one in its place. */
   readonly removed: (partition: number, key: Buffer, record: StoredRecord | undefined) => void;
   /** For the history. */
@@ -47,6 +49,23 @@ export class StoreWatch {
     }
     const apply = store.apply.bind(store);
     store.apply = (mutations, cursor) => this.watched(apply, mutations, cursor);
+    const write = store.write.bind(store);
+    store.write = (key, make, requestId) => {
+      const result = write(key, make, requestId);
+      if (result === undefined) return undefined;
+      const { record, previous, sequence } = result;
+      this.options.appended(sequence, key, record.version);
+      this.noteWritten(
+        { key, record, own: true, ...(requestId === undefined ? {} : { requestId }) },
+        previous,
+      );
+      const { durable } = this;
+      result.durable.then(
+        () => raise(durable, byteString(key), record.version),
+        () => undefined,
+      );
+      return result;
+    };
     const load = store.load.bind(store);
     store.load = async (records) => {
       const { durable } = this;
@@ -89,6 +108,22 @@ export class StoreWatch {
     if (!record.tombstone) this.options.applied(operationIdOf(record.value), record.version);
   }
 
+  private noteWritten(
+    { key, record, own, requestId }: Mutation,
+    previous: StoredRecord | undefined,
+    cursor?: LogCursor,
+  ): void {
+    this.noteApplied(record);
+    if (own && requestId !== undefined) this.noteMinted(requestId, record.version);
+    this.tell(cursor === undefined ? 'applies' : `applies from ${cursor.origin}`, key, record);
+    const before = previous?.version ?? NO_VERSION;
+    if (compareVersions(record.version, before) > 0) return;
+    this.options.violated(
+      `${this.options.nodeId} replaced ${formatVersion(before)} of ${key.toString()} by ${formatVersion(record.version)}`,
+      byteString(key),
+    );
+  }
+
   private noteMinted(requestId: RequestId, version: Version): void {
     const name = requestName(requestId);
     this.options.minted(requestId, version, !this.minted.has(name));
@@ -102,19 +137,12 @@ export class StoreWatch {
   ): ApplyResult {
     const { durable } = this;
     const result = apply(mutations, cursor);
-    mutations.forEach(({ record, key, own, requestId }, index) => {
+    mutations.forEach((mutation, index) => {
       const outcome = result.outcomes[index];
       if (outcome?.kind !== 'applied') return;
-      this.noteApplied(record);
-      if (own && requestId !== undefined) this.noteMinted(requestId, record.version);
-      this.tell(cursor === undefined ? 'applies' : `applies from ${cursor.origin}`, key, record);
-      const before = outcome.previous?.version ?? NO_VERSION;
-      if (compareVersions(record.version, before) <= 0) {
-        this.options.violated(
-          `${this.options.nodeId} replaced ${formatVersion(before)} of ${key.toString()} by ${formatVersion(record.version)}`,
-          byteString(key),
-        );
-      }
+      const { own, key, record } = mutation;
+      if (own) this.options.appended(outcome.sequence, key, record.version);
+      this.noteWritten(mutation, outcome.previous, cursor);
     });
     result.durable.then(
       () => {

@@ -253,6 +253,7 @@ export class World {
         nodeId,
         violated: (what, key) => this.violated('versions never go down', what, key),
         applied: (operationId, version) => checker.noteApplied(operationId, version),
+        appended: (sequence, key, version) => this.watch.appended(nodeId, sequence, key, version),
         removed: (partition, key, record) => this.watch.removed(nodeId, partition, key, record),
         minted: (requestId, version, isFirst) => {
           // A first attempt that was long on its way asks nobody.
