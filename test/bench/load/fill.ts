@@ -1,7 +1,7 @@
 import type { Driver } from './driver.ts';
+import { keyBuffer } from './key-buffers.ts';
 import { scattered } from './key-chooser.ts';
 import { valuesOf } from './run-work.ts';
-import { keyName } from './work.ts';
 
 /** A data set that is put before anything is measured. */
 export interface DataSet {
@@ -19,7 +19,7 @@ export async function fill(driver: Driver, { prefix, keys, valueBytes, inFlight 
   const lane = async (): Promise<void> => {
     for (let index = next++; index < keys; index = next++) {
       const value = values[index % values.length] ?? Buffer.alloc(0);
-      await driver.put(Buffer.from(keyName(prefix, scattered(index, keys))), value);
+      await driver.put(keyBuffer(prefix, scattered(index, keys)), value);
     }
   };
   await Promise.all(Array.from({ length: inFlight }, lane));

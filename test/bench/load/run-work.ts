@@ -1,5 +1,6 @@
 import { build, type Histogram } from 'hdr-histogram-js';
 import type { Driver } from './driver.ts';
+import { keyBuffer } from './key-buffers.ts';
 import { keyChooser, type KeyChooser } from './key-chooser.ts';
 import { keyName, LISTED_KEYS, type Measurement, type Work } from './work.ts';
 
@@ -113,7 +114,7 @@ class Run {
   }
 
   private key(index: number): Buffer {
-    return Buffer.from(keyName(this.work.prefix, index));
+    return keyBuffer(this.work.prefix, index);
   }
 
   private value(): Buffer {
