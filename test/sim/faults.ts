@@ -298,22 +298,24 @@ export class Faults {
     return `${member.nodeId} has ${roomBytes} bytes left for ${forMs.toFixed(0)} ms`;
   }
 
-  /** In the end the power may go, just when others have what this disk has not. */
+  /** In the end the power may go, when others have long had what this disk has not. */
   private slowDisk(): string {
     const { dice, world } = this;
     const member = this.member();
-    const factor = dice.spread(3, 200);
-    const forMs = dice.spread(50, 3000);
     const isPulled = dice.chance(0.5);
+    const factor = isPulled ? dice.spread(20, 500) : dice.spread(3, 200);
+    const forMs = dice.spread(50, 3000);
     member.diskSlowness = Math.max(member.diskSlowness, factor);
     this.lasting.later(forMs, () => (member.diskSlowness = 1));
-    const isLagging = (): boolean => member.diskSlowness > 1 && member.volume.files.hasUnsynced;
-    world.time.after(dice.between(0, forMs), () => {
-      if (!isPulled) return;
-      this.poll(isLagging, () => {
-        if (isLagging() && member.isUp && !this.stopped && !this.calm) this.crash(member, 'power-cut');
-      });
-    });
+    const isLagging = (): boolean => member.isUp && member.volume.files.hasUnsynced;
+    const pull = (): void => {
+      if (isLagging() && !this.stopped && !this.calm) this.crash(member, 'power-cut');
+    };
+    if (isPulled) {
+      world.time.after(dice.between(0, forMs), () =>
+        this.poll(isLagging, () => world.time.after(dice.spread(1, 200), pull)),
+      );
+    }
     return `${member.nodeId} by ${factor.toFixed(0)} for ${forMs.toFixed(0)} ms${isPulled ? ', until its power goes' : ''}`;
   }
 
