@@ -18,7 +18,7 @@ import { Scratch } from './systems/scratch.ts';
 import { etcdBenchmarkTool, ghzTool } from './tools/go-tools.ts';
 
 const FULL = { pace: { rounds: 5, durationMs: 2000 }, keys: 100_000 };
-const QUICK = { pace: { rounds: 3, durationMs: 800 }, keys: 10_000 };
+const QUICK = { pace: { rounds: 3, durationMs: 700 }, keys: 10_000 };
 
 const startMs = performance.now();
 const log = (line: string): void => {

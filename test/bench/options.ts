@@ -19,7 +19,7 @@ export const USAGE = `usage: npm run bench -- [--quick] [--only PART,...] [--out
   --quick          the cells of the goals only, in less than five minutes
   --only PART,...  of ${PARTS.join(', ')}
   --rounds N       how often each cell is measured (default: 5, quick 3)
-  --seconds S      for how long each time (default: 2, quick 0.8)
+  --seconds S      for how long each time (default: 2, quick 0.7)
   --out DIRECTORY  where to write results.json, results.md and the plots
                    (default: docs/bench for a full run of all parts, otherwise build/bench-results)`;
 

@@ -8,7 +8,7 @@ const MIB = 1024 * 1024;
 const IDLE_MS = 5000;
 const QUIET_MS = 30_000;
 const MISSED = 10_000;
-const FILL_IN_FLIGHT = 1000;
+const FILL_IN_FLIGHT = 4000;
 const SYNC_LIMIT_MS = 300_000;
 const LOOK_MS = 20;
 
@@ -31,7 +31,7 @@ export async function clusterFigures(stand: ThreeNodes): Promise<void> {
   if (node === undefined) throw new Error('the cluster has no third node');
   const shareOfFew = bench.full ? await processorShare(stand, 'few keys') : undefined;
   await rejoin(stand, node);
-  const keys = bench.full ? 1_000_000 : 200_000;
+  const keys = bench.full ? 1_000_000 : 100_000;
   bench.log(`loading ${keys} keys`);
   const seconds = await kvLoad.fill({ prefix: 'r', keys, valueBytes: 256, inFlight: FILL_IN_FLIGHT });
   bench.results.addFigure({

@@ -93,7 +93,7 @@ export function growthPlot(growth: readonly GrowthPoint[]): string | undefined {
       ...chart('start until ready', 's', ({ startSeconds }) => startSeconds),
       limit: { y: 2, label: 'goal at 1,000,000 keys: 2 s' },
     },
-    chart('loading, 1,000 in flight', 'records/s', ({ keys, fillSeconds }) => keys / fillSeconds),
+    chart('loading, 4,000 in flight', 'records/s', ({ keys, fillSeconds }) => keys / fillSeconds),
   ];
   const names = [...new Set(growth.map(({ system }) => system))];
   return svg(WIDTH, 720, 'One node with 10,000 to 1,000,000 keys of 256 bytes', [
