@@ -93,6 +93,7 @@ export class Coordinator {
     const { rules, store, hybridClock } = this.options;
     // The rule is that it writes; only the simulation leaves it out, to see that it would notice.
     if (!rules.deleteAlwaysWrites && store.latest(key) === undefined) {
+      await hybridClock.raise(NO_VERSION);
       return { version: hybridClock.mint(NO_VERSION) ?? NO_VERSION, existed: false };
     }
     const { version, old } = await this.options.inFlight.run(key.length + WRITE_OVERHEAD_BYTES, () =>

@@ -7,6 +7,8 @@ import type { StoredRecord } from '../../node/storage/store.ts';
 import type { PeerFrame } from '../../proto/gen/peer.ts';
 import type { Member } from './member.ts';
 
+const LOOK_MS = 50;
+
 /** What of one log has arrived anywhere. */
 interface DeliveredLog {
   /** Key and version, by sequence. */
@@ -18,6 +20,7 @@ interface DeliveredLog {
 export interface ClusterWatchOptions {
   readonly members: () => readonly Member[];
   readonly map: () => ClusterMap | undefined;
+  readonly now: () => number;
   readonly violated: (
     invariant: 'a sequence is of one entry' | 'what is collected is known to all',
     what: string,
@@ -32,6 +35,8 @@ export interface ClusterWatchOptions {
 export class ClusterWatch {
   private readonly options: ClusterWatchOptions;
   private readonly logs = new Map<string, DeliveredLog>();
+  /** When a member's horizon is looked at next: it is a lot to look at. */
+  private readonly lookAgainMs = new Map<string, number>();
 
   constructor(options: ClusterWatchOptions) {
     this.options = options;
@@ -85,6 +90,47 @@ export class ClusterWatch {
     }
   }
 
+  /**
+   * A member's horizon has risen: below it every replica that serves holds whatever is newest, or has collected it, and so
+   * holds what this one has.
+   */
+  horizonsRisen(nodeId: string): void {
+    const { members, map: mapNow, now } = this.options;
+    const map = mapNow();
+    const member = members().find((each) => each.nodeId === nodeId);
+    if (map === undefined || member?.running?.replica.map?.epoch !== map.epoch) return;
+    if (now() < (this.lookAgainMs.get(nodeId) ?? 0)) return;
+    this.lookAgainMs.set(nodeId, now() + LOOK_MS);
+    const { horizonMs } = member.running.replica.status();
+    for (const partition of map.assignment.keys()) {
+      const { holders } = replicaSets(map, partition);
+      if (!holders.includes(nodeId) || movingOwners(map, partition) !== undefined) continue;
+      const others = members().filter(
+        (other) => other !== member && holders.includes(other.nodeId) && serves(other, map),
+      );
+      for (const { key } of member.volume.rows.partitions.get(partition)?.rows.values() ?? []) {
+        const record = member.running.store.latest(key);
+        if (record === undefined || record.version.wallMs >= horizonMs) continue;
+        for (const other of others) this.checkHeld(member, other, key, record);
+      }
+    }
+  }
+
+  private checkHeld(member: Member, other: Member, key: Buffer, record: StoredRecord): void {
+    const held = other.running?.store.latest(key);
+    const isKnown =
+      held === undefined
+        ? record.tombstone || record.expiresAtMs !== undefined
+        : compareVersions(held.version, record.version) >= 0;
+    if (isKnown) return;
+    const has = held === undefined ? 'nothing' : formatVersion(held.version);
+    this.options.violated(
+      'what is collected is known to all',
+      `the horizon of ${member.nodeId} covers ${formatVersion(record.version)} of ${key.toString()}, and ${other.nodeId} has ${has}`,
+      byteString(key),
+    );
+  }
+
   private usedTwice(nodeId: string, sequence: number, how: string): void {
     this.options.violated(
       'a sequence is of one entry',
@@ -103,9 +149,12 @@ function describe(key: Buffer, version: Version): string {
 }
 
 /** What a member serves that has the map and everything that the map reads from it; undefined: nothing that would come back. */
-function liveAt({ running }: Member, map: ClusterMap, key: Buffer): StoredRecord | undefined {
-  if (running === undefined || running.replica.notReadyReason !== undefined) return undefined;
-  if (running.replica.map?.epoch !== map.epoch) return undefined;
-  const record = running.store.latest(key);
+function liveAt(member: Member, map: ClusterMap, key: Buffer): StoredRecord | undefined {
+  if (!serves(member, map)) return undefined;
+  const record = member.running?.store.latest(key);
   return record?.tombstone === true || record?.expiresAtMs !== undefined ? undefined : record;
+}
+
+function serves({ running }: Member, map: ClusterMap): boolean {
+  return running?.replica.notReadyReason === undefined && running?.replica.map?.epoch === map.epoch;
 }

@@ -26,4 +26,15 @@ export interface PlantedBug {
   readonly seed: number;
 }
 
-export const PLANTED_BUGS: readonly PlantedBug[] = [];
+export const PLANTED_BUGS: readonly PlantedBug[] = [
+  { rule: 'mintAgainWhenSuperseded', seed: 23 },
+  { rule: 'acknowledgeAfterSync', seed: 33 },
+  { rule: 'deleteAlwaysWrites', seed: 13 },
+  { rule: 'renewAfterRollback', seed: 440 },
+  { rule: 'sequencesBehindCeiling', seed: 385 },
+  { rule: 'fallenOffAcknowledgedNothing', seed: 455 },
+  { rule: 'freezeAfterNewIncarnation', seed: 261 },
+  { rule: 'judgeByHorizon', seed: 48 },
+  { rule: 'awaitBarrier', seed: 256 },
+  { rule: 'compareWithEnough', seed: 27 },
+];

@@ -15,11 +15,16 @@ export interface WatchOptions {
   readonly minted: (requestId: RequestId, version: Version, isFirst: boolean) => void;
   /** An own entry was appended to the log. */
   readonly appended: (sequence: number, key: Buffer, version: Version) => void;
+  /** A horizon has risen. */
+  readonly horizonsRisen: () => void;
   /** A record was removed without a newer one in its place. */
   readonly removed: (partition: number, key: Buffer, record: StoredRecord | undefined) => void;
   /** For the history. */
   readonly line: (text: () => string) => void;
 }
+
+/** Under which horizons are kept. */
+const HORIZONS = 'horizons';
 
 /**
  * Watches one member's store over all its lives: what it once called durable stays, and versions of a key never go down
@@ -76,6 +81,11 @@ export class StoreWatch {
       const loaded = await load(records);
       for (const { key, record } of records) raise(durable, byteString(key), record.version);
       return loaded;
+    };
+    const writeMeta = store.writeMeta.bind(store);
+    store.writeMeta = async (name, value) => {
+      await writeMeta(name, value);
+      if (name === HORIZONS) this.options.horizonsRisen();
     };
     const removeWhere = store.removeWhere.bind(store);
     store.removeWhere = (partition, accepts) =>

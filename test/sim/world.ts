@@ -67,6 +67,7 @@ export class World {
     this.watch = new ClusterWatch({
       members: () => this.members,
       map: () => this.map,
+      now: () => time.nowMs,
       violated: (invariant, what, key) => this.violated(invariant, what, key),
     });
     this.network = this.makeNetwork();
@@ -254,6 +255,7 @@ export class World {
         violated: (what, key) => this.violated('versions never go down', what, key),
         applied: (operationId, version) => checker.noteApplied(operationId, version),
         appended: (sequence, key, version) => this.watch.appended(nodeId, sequence, key, version),
+        horizonsRisen: () => this.watch.horizonsRisen(nodeId),
         removed: (partition, key, record) => this.watch.removed(nodeId, partition, key, record),
         minted: (requestId, version, isFirst) => {
           // A first attempt that was long on its way asks nobody.
