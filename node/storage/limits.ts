@@ -12,13 +12,16 @@ export interface StoreLimits {
   readonly groupBytes: number;
   /** `apply` is refused while more than this waits for a sync. @default 256 MiB */
   readonly pendingBytes: number;
-  /** No further group is synced while more than this waits for a checkpoint. @default 64 MiB */
+  /**
+   * No further group is synced while more than this waits for a checkpoint. With a group above it, it has to fit into the
+   * reserve: a start on a full volume checkpoints all of it. @default 6 MiB
+   */
   readonly overlayBytes: number;
   /** Longest wait of a synced record for its checkpoint to begin. @default 500 ms */
   readonly checkpointMs: number;
   /** A checkpoint begins early with this many records. @default 10,000 */
   readonly checkpointRecords: number;
-  /** A checkpoint begins early with this many bytes of keys and records. @default 16 MiB */
+  /** A checkpoint begins early with this many bytes of keys and records. @default 2 MiB */
   readonly checkpointBytes: number;
   /** Most records of one transaction of the state. @default 1000 */
   readonly transactionRecords: number;
@@ -47,10 +50,10 @@ export const DEFAULT_LIMITS: StoreLimits = {
   logKeepMs: 90_000,
   groupBytes: 4 * MIB,
   pendingBytes: 256 * MIB,
-  overlayBytes: 64 * MIB,
+  overlayBytes: 6 * MIB,
   checkpointMs: 500,
   checkpointRecords: 10_000,
-  checkpointBytes: 16 * MIB,
+  checkpointBytes: 2 * MIB,
   transactionRecords: 1000,
   commitTimeoutMs: 30_000,
   quotaBytes: 0,

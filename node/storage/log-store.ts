@@ -108,7 +108,10 @@ export class LogStore implements Store {
       health,
       observeSync,
       flushState: () => this.checkpointer.flush(),
-      onSynced: () => this.checkpointer.wake(),
+      onSynced: () => {
+        this.checkpointer.wake();
+        this.quota.wake();
+      },
     });
     this.checkpointer = new Checkpointer({
       overlay,
@@ -140,7 +143,8 @@ export class LogStore implements Store {
       limits: allLimits,
       sizes: () => {
         const { bytes, liveBytes } = this.stateStatistics();
-        return { stateBytes: bytes, liveBytes, logBytes: log.bytes };
+        // What waits for a checkpoint will need room in the state as well.
+        return { stateBytes: bytes, liveBytes: liveBytes + overlay.waitingBytes, logBytes: log.bytes };
       },
       onFailure: (error) => health.fail(error),
     });

@@ -9,7 +9,7 @@ import { headroomBytes } from './volume.ts';
 export interface StoreSizes {
   /** Of the state's file. */
   readonly stateBytes: number;
-  /** Of its pages that are in use; the file never shrinks, and the others are used again. */
+  /** Of its pages that are in use, and of what will need some soon; the file never shrinks, and other pages are used again. */
   readonly liveBytes: number;
   readonly logBytes: number;
 }

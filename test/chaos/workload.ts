@@ -91,7 +91,9 @@ export class Workload implements AsyncDisposable {
   }
 
   private async connect(endpoints: readonly string[], timeoutMs: number): Promise<KvClient> {
-    const client = await KvClient.connect({ endpoints, timeoutMs });
+    // Who asks one node means that node.
+    const routing = endpoints.length > 1;
+    const client = await KvClient.connect({ endpoints, timeoutMs, routing });
     this.clients.push(client);
     return client;
   }
@@ -196,7 +198,7 @@ export async function readBack(
   ];
   const found = await Promise.all(
     asked.map(async ({ where, endpoints, consistency }) => {
-      await using client = await KvClient.connect({ endpoints, timeoutMs: 10_000 });
+      await using client = await KvClient.connect({ endpoints, timeoutMs: 10_000, routing: false });
       const rest = keys.values();
       const reads: Read[] = [];
       const reader = async (): Promise<void> => {

@@ -56,7 +56,11 @@ describe('deleted keys, while a replica is away', () => {
 
   async function expectAbsentEverywhere(): Promise<void> {
     for (const { nodeId, clientAddress } of cluster.nodes) {
-      await using own = await KvClient.connect({ endpoints: [clientAddress], timeoutMs: 5000 });
+      await using own = await KvClient.connect({
+        endpoints: [clientAddress],
+        timeoutMs: 5000,
+        routing: false,
+      });
       for (const key of KEYS) {
         expect(await own.get(key, { consistency: 'ONE' }), `${key} at ${nodeId}`).to.equal(undefined);
       }

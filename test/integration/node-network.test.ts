@@ -15,7 +15,7 @@ async function asking<T>(
   action: (client: KvClient) => Promise<T>,
 ): Promise<T> {
   const endpoints = nodes.map(({ clientAddress }) => clientAddress);
-  await using client = await KvClient.connect({ endpoints, timeoutMs: 2500 });
+  await using client = await KvClient.connect({ endpoints, timeoutMs: 2500, routing: false });
   return await action(client);
 }
 

@@ -37,7 +37,11 @@ describe('three nodes, of which one has a volume that is not what it was', () =>
 
   /** What a node answers at ONE: its error's code when it is one. */
   async function asked(node: SupervisedNode, key: string): Promise<string | undefined> {
-    await using own = await KvClient.connect({ endpoints: [node.clientAddress], timeoutMs: 1500 });
+    await using own = await KvClient.connect({
+      endpoints: [node.clientAddress],
+      timeoutMs: 1500,
+      routing: false,
+    });
     try {
       return (await own.get(key, { consistency: 'ONE' }))?.value.toString();
     } catch (error) {
@@ -67,7 +71,11 @@ describe('three nodes, of which one has a volume that is not what it was', () =>
       return peers.some(({ nodeId, connected }) => nodeId === second.nodeId && connected);
     });
     await waitFor({ what: 'a write at ALL', timeoutMs: SOON_MS }, async () => {
-      await using own = await KvClient.connect({ endpoints: [second.clientAddress], timeoutMs: 2500 });
+      await using own = await KvClient.connect({
+        endpoints: [second.clientAddress],
+        timeoutMs: 2500,
+        routing: false,
+      });
       await own.put('blank/acknowledges', 'yes', { consistency: 'ALL' });
       return true;
     });

@@ -64,7 +64,11 @@ function pollPod(cluster: KVClusterUnderTest, pod: string): Poll {
 
 /** Reads until there is an error. */
 async function readFrom(address: string, result: PollResult, signal: AbortSignal): Promise<void> {
-  await using client = await KvClient.connect({ endpoints: `${address}:50051`, timeoutMs: 200 });
+  await using client = await KvClient.connect({
+    endpoints: `${address}:50051`,
+    timeoutMs: 200,
+    routing: false,
+  });
   for (let index = 0; !signal.aborted; index += 1) {
     const key = knownKeys[index % knownKeys.length] ?? '';
     try {

@@ -161,7 +161,12 @@ export class Checker {
     endpoints: readonly string[],
     consistency: 'ONE' | 'QUORUM',
   ): Promise<readonly string[]> {
-    await using client = await KvClient.connect({ endpoints, consistency, timeoutMs: 10_000 });
+    await using client = await KvClient.connect({
+      endpoints,
+      consistency,
+      timeoutMs: 10_000,
+      routing: false,
+    });
     const violations: string[] = [];
     const indexes = this.histories.keys();
     const reader = async (): Promise<void> => {

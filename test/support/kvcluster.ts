@@ -135,7 +135,7 @@ export class KVClusterUnderTest {
   async connectTo(pod: string, timeoutMs = 10_000): Promise<KvClient> {
     const address = (await this.podAddresses()).get(pod);
     if (address === undefined) throw new Error(`pod ${pod} has no address yet`);
-    return KvClient.connect({ endpoints: `${address}:50051`, timeoutMs });
+    return KvClient.connect({ endpoints: `${address}:50051`, timeoutMs, routing: false });
   }
 
   #manifest(spec: Readonly<Record<string, unknown>>): object {

@@ -85,7 +85,8 @@ describe('the quota of a store', () => {
     expect(written).to.be.within(25, 45);
     const { quotaBytes, usedBytes } = store.statistics();
     expect(quotaBytes).to.equal(40_000);
-    expect(usedBytes).to.be.greaterThan(40_000).and.lessThan(43_000);
+    // What waits for a checkpoint counts twice: it is in the log, and needs room in the state.
+    expect(usedBytes).to.be.greaterThan(38_000).and.lessThan(43_000);
     // Barely below it changes nothing: the log's size alone goes up and down by more.
     let deleted = 0;
     while (store.statistics().usedBytes > 39_500) {
