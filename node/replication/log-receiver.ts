@@ -1,10 +1,10 @@
 import type { Scheduler } from '../../common/clock.ts';
 import type { Ack, Entries, Superseded } from '../../proto/gen/peer.ts';
 import { partitionOf } from '../../model/key-hash.ts';
-import type { Version } from '../../model/version.ts';
+import { compareVersions, type Version } from '../../model/version.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { decodeRecord } from '../storage/record.ts';
-import type { LogCursor, Mutation, Store, StoredRecord } from '../storage/store.ts';
+import type { ApplyOutcome, LogCursor, Mutation, Store, StoredRecord } from '../storage/store.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { ReplicationMetrics } from './metrics.ts';
 import type { SafetyRules } from './safety-rules.ts';
@@ -36,6 +36,8 @@ export interface LogReceiverOptions {
 interface Wanted {
   /** Of the mutations, in their order. */
   readonly sequences: number[];
+  /** The versions that the entries were written with. */
+  readonly written: Version[];
   readonly mutations: Mutation[];
   readonly requests: ({ readonly id: RequestId; readonly version: Version } | undefined)[];
   readonly superseded: Superseded[];
@@ -109,7 +111,7 @@ export class LogReceiver {
   /** What of the entries is to be applied, and what has been beaten before it came. */
   private decode({ entries }: Entries): Wanted {
     const { clock, metrics, store, holds, collected } = this.options;
-    const wanted: Wanted = { sequences: [], mutations: [], requests: [], superseded: [] };
+    const wanted: Wanted = { sequences: [], written: [], mutations: [], requests: [], superseded: [] };
     for (const { sequence, key, record, requestId, written } of entries) {
       const decoded = decodeRecord(key, record);
       if (!clock.observe(decoded.version)) metrics.count('skewed_versions');
@@ -121,6 +123,7 @@ export class LogReceiver {
         continue;
       }
       wanted.sequences.push(sequence);
+      wanted.written.push(written ?? decoded.version);
       // A newer record of another writer in its place has beaten it.
       const isWritten = written === undefined || written.writer === decoded.version.writer;
       wanted.requests.push(
@@ -138,15 +141,16 @@ export class LogReceiver {
   private apply(through: number, wanted: Wanted, gap: boolean): void {
     const { store, onApplied, onRequest } = this.options;
     const result = store.apply(wanted.mutations, gap ? undefined : this.cursorAt(this.contiguous));
+    const superseded: Superseded[] = [];
     for (const [index, { key, record }] of wanted.mutations.entries()) {
-      const outcome = result.outcomes[index]?.kind;
+      const outcome = result.outcomes[index];
+      if (outcome === undefined) continue;
       const request = wanted.requests[index];
-      if (outcome === 'applied') onApplied(key, record);
-      if (request !== undefined && outcome !== 'superseded') onRequest(request.id, key, request.version);
+      if (outcome.kind === 'applied') onApplied(key, record);
+      const by = beatenBy(outcome, wanted.written[index] ?? record.version);
+      if (by !== undefined) superseded.push({ sequence: wanted.sequences[index] ?? 0, version: by });
+      else if (request !== undefined) onRequest(request.id, key, request.version);
     }
-    const superseded = result.outcomes.flatMap((outcome, index) =>
-      outcome.kind === 'superseded' ? [{ sequence: wanted.sequences[index] ?? 0, version: outcome.by }] : [],
-    );
     const group: Group = {
       through,
       superseded: [...wanted.superseded, ...superseded],
@@ -214,4 +218,14 @@ export class LogReceiver {
       provisional: unacked.provisional,
     });
   }
+}
+
+/**
+ * What was here and is newer than a write that came. A later record of the same writer may have come in its place, and that
+ * one may well be above something that has beaten the write itself.
+ */
+function beatenBy(outcome: ApplyOutcome, written: Version): Version | undefined {
+  if (outcome.kind === 'superseded') return outcome.by;
+  const previous = outcome.kind === 'applied' ? outcome.previous?.version : undefined;
+  return previous !== undefined && compareVersions(previous, written) > 0 ? previous : undefined;
 }

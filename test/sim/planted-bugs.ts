@@ -34,6 +34,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   { rule: 'sequencesBehindCeiling', seed: 385 },
   { rule: 'fallenOffAcknowledgedNothing', seed: 455 },
   { rule: 'freezeAfterNewIncarnation', seed: 261 },
+  { rule: 'freezeAfterUncleanStart', seed: 252 },
   { rule: 'judgeByHorizon', seed: 48 },
   { rule: 'awaitBarrier', seed: 256 },
   { rule: 'compareWithEnough', seed: 27 },

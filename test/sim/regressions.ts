@@ -18,4 +18,7 @@ export const REGRESSIONS: readonly Regression[] = [
   { seed: 51, showed: 'brings a write back over what its client wrote after the retry of it' },
   { seed: 228, showed: 'mints a write above a newer one after it was acknowledged elsewhere' },
   { seed: 322, showed: 'waits for ever for replicas of which one collects a little earlier' },
+  { seed: 121, showed: 'looks again and again at a moment in which nothing happens' },
+  { seed: 16, showed: 'founds a cluster with members that had the first map from a peer only' },
+  { seed: 387, showed: 'takes a beaten write for one that stands because of a later one of its writer' },
 ];

@@ -95,7 +95,11 @@ export class SimTime {
     }
     for (;;) {
       const next = this.heap[0];
-      if (next === undefined || next.atMs > untilMs) return false;
+      if (next === undefined || next.atMs > untilMs) {
+        // Time passes although nothing happens: whoever waits a little at a time must get on.
+        if (next !== undefined) this.nowMs = Math.max(this.nowMs, untilMs);
+        return false;
+      }
       this.pop();
       const { task } = next;
       if (task === undefined) continue;
