@@ -1,7 +1,8 @@
+import { byteString } from '../../common/bytes.ts';
 import type { Scheduler } from '../../common/clock.ts';
 import type { Ack, Entries, Superseded } from '../../proto/gen/peer.ts';
 import { partitionOf } from '../../model/key-hash.ts';
-import { compareVersions, type Version } from '../../model/version.ts';
+import { compareVersions, NO_VERSION, type Version } from '../../model/version.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { decodeRecord } from '../storage/record.ts';
 import type { ApplyOutcome, LogCursor, Mutation, Store, StoredRecord } from '../storage/store.ts';
@@ -51,6 +52,8 @@ interface Group {
   durable: boolean;
 }
 
+const MOST_IN_PLACE = 1000;
+
 /**
  * Applies a peer's entries in order and acknowledges them when they are synced, cumulatively. The cursor moves
  * contiguously only (PROTOCOL 13); entries beyond a gap are applied and acknowledged for themselves, until a merge of
@@ -63,6 +66,8 @@ export class LogReceiver {
   /** What came beyond the gap, on this stream. */
   private beyond: { readonly after: number; through: number } | undefined;
   private readonly groups: Group[] = [];
+  /** Records that came in the place of earlier writes, and what was here before them, by key: often several in a row. */
+  private readonly inPlace = new Map<string, { readonly version: Version; readonly previous: Version }>();
   private unacked: { through: number; superseded: Superseded[]; provisional: boolean } | undefined;
   private stopped = false;
 
@@ -147,7 +152,7 @@ export class LogReceiver {
       if (outcome === undefined) continue;
       const request = wanted.requests[index];
       if (outcome.kind === 'applied') onApplied(key, record);
-      const by = beatenBy(outcome, wanted.written[index] ?? record.version);
+      const by = this.beatenBy(key, record.version, wanted.written[index] ?? record.version, outcome);
       if (by !== undefined) superseded.push({ sequence: wanted.sequences[index] ?? 0, version: by });
       else if (request !== undefined) onRequest(request.id, key, request.version);
     }
@@ -158,6 +163,36 @@ export class LogReceiver {
       durable: false,
     };
     void this.settle(group, this.options.rules.acknowledgeAfterSync ? result.durable : Promise.resolve());
+  }
+
+  /**
+   * What was here and is newer than a write that came. A later record of the same writer may have come in its place, and that
+   * one may well lie above something that has beaten the write itself. Undefined: the write stands.
+   */
+  private beatenBy(
+    key: Buffer,
+    version: Version,
+    written: Version,
+    outcome: ApplyOutcome,
+  ): Version | undefined {
+    if (outcome.kind === 'superseded') return outcome.by;
+    const isInPlace = compareVersions(version, written) !== 0;
+    const name = byteString(key);
+    if (outcome.kind === 'applied') {
+      const previous = outcome.previous?.version ?? NO_VERSION;
+      if (isInPlace) this.remember(name, { version, previous });
+      return compareVersions(previous, written) > 0 ? previous : undefined;
+    }
+    if (!isInPlace) return undefined;
+    const before = this.inPlace.get(name);
+    // It came on another way: nobody knows what was here before, and to mint again is always safe.
+    if (before === undefined || compareVersions(before.version, version) !== 0) return version;
+    return compareVersions(before.previous, written) > 0 ? before.previous : undefined;
+  }
+
+  private remember(name: string, came: { readonly version: Version; readonly previous: Version }): void {
+    if (this.inPlace.size >= MOST_IN_PLACE) this.inPlace.clear();
+    this.inPlace.set(name, came);
   }
 
   /**
@@ -218,14 +253,4 @@ export class LogReceiver {
       provisional: unacked.provisional,
     });
   }
-}
-
-/**
- * What was here and is newer than a write that came. A later record of the same writer may have come in its place, and that
- * one may well be above something that has beaten the write itself.
- */
-function beatenBy(outcome: ApplyOutcome, written: Version): Version | undefined {
-  if (outcome.kind === 'superseded') return outcome.by;
-  const previous = outcome.kind === 'applied' ? outcome.previous?.version : undefined;
-  return previous !== undefined && compareVersions(previous, written) > 0 ? previous : undefined;
 }
