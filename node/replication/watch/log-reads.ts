@@ -32,7 +32,8 @@ export class LogReads {
   }
 
   /**
-   * Synced entries after a sequence, of which there is at least one or that is no record.
+   * Synced entries after a sequence, of which there is at least one or that is no record. None, when the log has to be read from
+   * far before that place: the next call goes on from where this one ended.
    *
    * @throws KvError OUT_OF_RANGE when the log no longer reaches back to `after`, or is damaged there.
    */
@@ -41,8 +42,13 @@ export class LogReads {
     if (known !== undefined) return known;
     const slice = this.readSlice(after);
     this.slices.set(after, slice);
-    // A failure is for those who wait for it now; later ones try again.
-    slice.catch(() => this.slices.delete(after));
+    // A failure is for those who wait for it now, and so is a look that has not reached the place yet; later ones try again.
+    const forget = (): void => {
+      if (this.slices.get(after) === slice) this.slices.delete(after);
+    };
+    slice.then(({ through }) => {
+      if (through === after) forget();
+    }, forget);
     const [oldest] = this.slices.keys();
     if (this.slices.size > MOST_KEPT && oldest !== undefined) this.slices.delete(oldest);
     return slice;

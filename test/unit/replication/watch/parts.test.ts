@@ -214,6 +214,25 @@ describe('the log of a node, for watches', () => {
     expect(read).to.equal(5);
   });
 
+  it('asks again where a look had not reached the place yet', async () => {
+    let looks = 0;
+    const reads = new LogReads({
+      store: {
+        readEntries: (after) => {
+          looks += 1;
+          // The log had to be read from far before.
+          return Promise.resolve({ after, through: looks === 1 ? after : after + 5, entries: [] });
+        },
+      },
+      partitionOf: () => 0,
+      sliceBytes: 1000,
+    });
+    expect((await reads.read(10)).through).to.equal(10);
+    expect((await reads.read(10)).through).to.equal(15);
+    expect((await reads.read(10)).through).to.equal(15);
+    expect(looks).to.equal(2);
+  });
+
   it('that has been trimmed is OUT_OF_RANGE, and is asked for again', async () => {
     const reads = new LogReads({ store, partitionOf: () => 0, sliceBytes: 1000 });
     for (let at = 1; at < 200; at += 1) await write(`key-${at % 5}`, at, 'x'.repeat(100));
