@@ -29,13 +29,29 @@ export interface PlantedBug {
 export const PLANTED_BUGS: readonly PlantedBug[] = [
   { rule: 'mintAgainWhenSuperseded', seed: 23 },
   { rule: 'acknowledgeAfterSync', seed: 33 },
-  { rule: 'deleteAlwaysWrites', seed: 13 },
-  { rule: 'renewAfterRollback', seed: 440 },
+  { rule: 'deleteAlwaysWrites', seed: 369 },
+  { rule: 'renewAfterRollback', seed: 406 },
   { rule: 'sequencesBehindCeiling', seed: 385 },
   { rule: 'fallenOffAcknowledgedNothing', seed: 455 },
   { rule: 'freezeAfterNewIncarnation', seed: 261 },
-  { rule: 'freezeAfterUncleanStart', seed: 252 },
-  { rule: 'judgeByHorizon', seed: 48 },
-  { rule: 'awaitBarrier', seed: 256 },
-  { rule: 'compareWithEnough', seed: 27 },
+  { rule: 'judgeByHorizon', seed: 475 },
+  { rule: 'awaitBarrier', seed: 465 },
+  { rule: 'compareWithEnough', seed: 240 },
+];
+
+/** A rule whose absence no seed has shown yet: another mechanism makes up for it. */
+export interface MaskedRule {
+  readonly rule: PlantedRule;
+  /** What makes up for it, and which test shows what the rule is for. */
+  readonly by: string;
+}
+
+/** To become empty: 500 seeds of each version of the code are looked at for them. */
+export const MASKED_RULES: readonly MaskedRule[] = [
+  {
+    rule: 'freezeAfterUncleanStart',
+    by:
+      'peers give back what was lost in an unclean start, before a horizon can rise; in the model of collection ' +
+      '(test/unit/replication/horizon/model.test.ts) nobody does, and it fails without the rule',
+  },
 ];

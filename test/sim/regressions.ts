@@ -21,5 +21,8 @@ export const REGRESSIONS: readonly Regression[] = [
   { seed: 121, showed: 'looks again and again at a moment in which nothing happens' },
   { seed: 16, showed: 'founds a cluster with members that had the first map from a peer only' },
   { seed: 387, showed: 'takes a beaten write for one that stands because of a later one of its writer' },
-  { seed: 241, showed: 'takes a beaten write for one that stands because a later one has come several times' },
+  {
+    seed: 241,
+    showed: 'takes a beaten write for one that stands because a later one has come several times',
+  },
 ];

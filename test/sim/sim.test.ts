@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { missing } from './coverage.ts';
-import { PLANTED_BUGS, PLANTED_RULES } from './planted-bugs.ts';
+import { MASKED_RULES, PLANTED_BUGS, PLANTED_RULES } from './planted-bugs.ts';
 import { REGRESSIONS } from './regressions.ts';
 import { simulate } from './simulate.ts';
 import { Sweep } from './sweep.ts';
@@ -35,8 +35,9 @@ describe('whole clusters in simulated time, with faults from a seed', () => {
   }).timeout(SWEEP_LIMIT_MS);
 
   describe('notice every rule that is broken on purpose:', () => {
-    it('all of them', () => {
-      expect(PLANTED_BUGS.map(({ rule }) => rule).sort()).to.deep.equal([...PLANTED_RULES].sort());
+    it('all of them but those that something else makes up for', () => {
+      const known = [...PLANTED_BUGS, ...MASKED_RULES].map(({ rule }) => rule);
+      expect(known.sort()).to.deep.equal([...PLANTED_RULES].sort());
     });
 
     for (const { rule, seed } of PLANTED_BUGS) {
