@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, utimesSync, w
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { type KvctlResult, LocalTestCluster, kvctl } from '../support/local-cluster.ts';
+import { waitFor } from '../support/wait.ts';
 
 describe('kvctl on a local cluster', function () {
   this.timeout(60_000);
@@ -133,7 +134,12 @@ describe('kvctl on a local cluster', function () {
       const summary = JSON.parse(readFileSync(summaryFile, 'utf8')) as { id: string; records: number };
       expect(summary).to.include.keys('time', 'id', 'records', 'bytes', 'seconds', 'clusterId');
       id = summary.id;
-      expect(summary.records).to.equal((await cluster.untilInSync())[0]?.records);
+      // The state counts what is checkpointed.
+      await waitFor({ what: `a state of ${summary.records} records`, timeoutMs: 10_000 }, async (see) => {
+        const records = (await cluster.untilInSync())[0]?.records;
+        see(`${records} records`);
+        return records === summary.records;
+      });
     });
 
     function backupDirectory(): string {
