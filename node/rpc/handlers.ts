@@ -60,32 +60,21 @@ export function tolerantMethod<Request, Response>(
   method: MethodDefinition<Request, Response>,
   check: (bytes: Buffer) => KvError | undefined = () => undefined,
 ): MethodDefinition<Incoming<Request>, Response> {
-  return {
-    ...method,
-    requestSerialize: () => {
-      throw new Error('a server does not send requests');
-    },
-    requestDeserialize: (bytes) => {
-      try {
-        const refusal = check(bytes);
-        return refusal === undefined ? { request: method.requestDeserialize(bytes) } : { refusal };
-      } catch (error) {
-        return { refusal: new KvError('INVALID_ARGUMENT', `the request is malformed: ${messageOf(error)}`) };
-      }
-    },
+  const decode = (bytes: Buffer): Incoming<Request> => {
+    const refusal = check(bytes);
+    return refusal === undefined ? { request: method.requestDeserialize(bytes) } : { refusal };
   };
+  return handWrittenMethod(method, decode, method.responseSerialize);
 }
 
 /** As `tolerantMethod`, with a decoder that also looks for what the request must not have, and an encoder of its own. */
 export function handWrittenMethod<Request, Response>(
-  { path, requestStream, responseStream, responseDeserialize }: MethodDefinition<Request, Response>,
+  method: MethodDefinition<Request, Response>,
   decode: (bytes: Buffer) => Incoming<Request>,
   encode: (response: Response) => Buffer,
 ): MethodDefinition<Incoming<Request>, Response> {
   return {
-    path,
-    requestStream,
-    responseStream,
+    ...method,
     requestSerialize: () => {
       throw new Error('a server does not send requests');
     },
@@ -97,7 +86,6 @@ export function handWrittenMethod<Request, Response>(
       }
     },
     responseSerialize: encode,
-    responseDeserialize,
   };
 }
 
