@@ -135,7 +135,7 @@ function truncated(): RangeError {
 }
 
 /** Bytes that a number takes. */
-export function sizeOfUint(value: number): number {
+function sizeOfUint(value: number): number {
   if (value < 0x80) return 1;
   if (value < 0x4000) return 2;
   if (value < 0x20_0000) return 3;
