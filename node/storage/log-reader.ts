@@ -54,6 +54,11 @@ export class LogReader {
         const segment = this.segmentAfter(collected.through);
         await this.scan(segment, collected);
         if (collected.done || collected.through >= until) break;
+        // Trimmed while this segment was read: what follows it is gone, and must not be passed over.
+        if (this.log.start > collected.through) {
+          if (collected.through > after) break;
+          throw outOfRange(after, this.log.start);
+        }
         const following = this.log.segments.find(({ number }) => number > segment.number);
         collected.through = Math.min(until, following === undefined ? until : following.firstSequence - 1);
         if (following === undefined || collected.through >= until) break;
