@@ -20,6 +20,8 @@ interface Totals {
   passed: number;
   failed: number;
   skipped: number;
+  /** What failed, and why: said again at the end, where a long log is looked at first. */
+  failures: string[];
 }
 
 const root = join(import.meta.dirname, '..');
@@ -65,13 +67,15 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
-const totals: Totals = { passed: 0, failed: 0, skipped: 0 };
+const totals: Totals = { passed: 0, failed: 0, skipped: 0, failures: [] };
 for (const name of named.length > 0 ? named : Object.keys(SUITES)) {
   const result = await run(name);
   totals.passed += result.passed;
   totals.failed += result.failed;
   totals.skipped += result.skipped;
+  totals.failures.push(...result.failures.map((what) => `${name}: ${what}`));
 }
+for (const what of totals.failures) console.log(`FAILED ${what}`);
 console.log(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped`);
 const skipsFail = process.env['CI'] === 'true' && totals.skipped > 0;
 if (skipsFail) console.error('skipped tests fail the run under CI=true; their reasons stand above');
@@ -117,9 +121,12 @@ async function run(name: string): Promise<Totals> {
     ]);
     const result = existsSync(summary)
       ? (JSON.parse(readFileSync(summary, 'utf8')) as Totals)
-      : { passed: 0, failed: 0, skipped: 0 };
+      : { passed: 0, failed: 0, skipped: 0, failures: [] };
     // A run that broke outside a test (an import, a hook, a crash) must not look green.
-    if (code !== 0 && result.failed === 0) result.failed = 1;
+    if (code !== 0 && result.failed === 0) {
+      result.failed = 1;
+      result.failures.push(`the run ended with code ${code}, outside a test`);
+    }
     console.log(`# ${name} took ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
     return result;
   } finally {

@@ -1,15 +1,22 @@
 import { writeFileSync } from 'node:fs';
 import Mocha from 'mocha';
 
-/** Mocha's spec reporter that also writes the totals to the file named by the reporter option `summary`. */
+/** Mocha's spec reporter that also writes the totals, and what failed, to the file named by the reporter option `summary`. */
 export default class SummaryReporter extends Mocha.reporters.Spec {
   constructor(runner: Mocha.Runner, options: Mocha.MochaOptions) {
     super(runner, options);
     const { summary } = options.reporterOptions as { summary?: string };
+    const failed: string[] = [];
+    runner.on('fail', (test: Mocha.Test, error: Error) => {
+      failed.push(`${test.fullTitle()}: ${error.message}`);
+    });
     runner.once('end', () => {
       if (summary === undefined) return;
       const { passes, failures, pending } = this.stats;
-      writeFileSync(summary, JSON.stringify({ passed: passes, failed: failures, skipped: pending }));
+      writeFileSync(
+        summary,
+        JSON.stringify({ passed: passes, failed: failures, skipped: pending, failures: failed }),
+      );
     });
   }
 }
