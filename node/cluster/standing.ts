@@ -1,5 +1,4 @@
 import type { Store } from '../storage/store.ts';
-import type { VolumeIdentity } from './identity.ts';
 import { readJsonMeta, writeJsonMeta } from './json-meta.ts';
 import { PartitionSet } from './partition-set.ts';
 
@@ -7,10 +6,11 @@ const META = 'standing';
 const FORMAT = 1;
 
 interface StoredStanding {
-  readonly incarnation: number;
   readonly begun: boolean;
   /** PartitionSet in hex. */
   readonly readable: string;
+  /** `filledAtMs`; absent: never. */
+  readonly filledAtMs?: number;
 }
 
 /**
@@ -21,29 +21,33 @@ interface StoredStanding {
  */
 export class Standing {
   private readonly store: Store;
-  private readonly identity: VolumeIdentity;
   private readonly listeners = new Set<() => void>();
   private readonly marks: PartitionSet;
   private hasBegun: boolean;
+  private filledMs: number;
   private writing: Promise<void> = Promise.resolve();
   /** Counts losses: a gain that was being written when one came is none. */
   private losses = 0;
 
-  constructor(store: Store, identity: VolumeIdentity) {
+  constructor(store: Store) {
     this.store = store;
-    this.identity = identity;
     const stored = readJsonMeta(store, META, FORMAT) as StoredStanding | undefined;
-    // Marks of another incarnation were left by a crash while it changed, which only a loss of data does.
-    const valid = stored?.incarnation === identity.incarnation;
     this.hasBegun = stored?.begun ?? false;
-    this.marks = valid
-      ? PartitionSet.fromBytes(Buffer.from(stored.readable, 'hex'), store.partitions)
-      : new PartitionSet(store.partitions);
+    this.filledMs = stored?.filledAtMs ?? -Infinity;
+    this.marks =
+      stored === undefined
+        ? new PartitionSet(store.partitions)
+        : PartitionSet.fromBytes(Buffer.from(stored.readable, 'hex'), store.partitions);
   }
 
   /** False on a blank volume: it has never served, nor joined a cluster in use. */
   get begun(): boolean {
     return this.hasBegun;
+  }
+
+  /** Wall clock at which partitions were last filled from others; -Infinity: never. */
+  get filledAtMs(): number {
+    return this.filledMs;
   }
 
   isReadable(partition: number): boolean {
@@ -67,8 +71,8 @@ export class Standing {
     this.changed();
   }
 
-  /** The partitions hold everything they have to; durable when it resolves. */
-  async markReadable(partitions: Iterable<number>): Promise<void> {
+  /** The partitions hold everything they have to, from others when `filledAtMs` is given; durable when it resolves. */
+  async markReadable(partitions: Iterable<number>, filledAtMs?: number): Promise<void> {
     const added = [...partitions].filter((partition) => !this.marks.has(partition));
     if (added.length === 0) return;
     const { losses } = this;
@@ -76,6 +80,7 @@ export class Standing {
       if (this.losses !== losses) return;
       const next = this.marks.copy();
       for (const partition of added) next.add(partition);
+      if (filledAtMs !== undefined) this.filledMs = filledAtMs;
       await this.write(next);
       if (this.losses !== losses) return;
       this.hasBegun = true;
@@ -97,11 +102,6 @@ export class Standing {
     await this.lose([...this.marks]);
   }
 
-  /** The marks count for the incarnation that the volume has by now; durable when it resolves. */
-  async renew(): Promise<void> {
-    await this.inTurn(() => this.write(this.marks));
-  }
-
   private lose(partitions: readonly number[]): Promise<void> {
     this.losses += 1;
     for (const partition of partitions) this.marks.delete(partition);
@@ -118,11 +118,11 @@ export class Standing {
 
   private write(marks: PartitionSet): Promise<void> {
     const readable = marks.toBytes().toString('hex');
-    const { incarnation } = this.identity;
+    const filled = this.filledMs === -Infinity ? {} : { filledAtMs: this.filledMs };
     return writeJsonMeta(this.store, META, FORMAT, {
       begun: true,
       readable,
-      incarnation,
+      ...filled,
     } satisfies StoredStanding);
   }
 

@@ -86,6 +86,12 @@ export class ClockSkew {
     return this.skewMs;
   }
 
+  /** The wall clock of the member that is ahead of all, this node included, milliseconds since 1970. */
+  get latestWallMs(): number {
+    const latestMs = Math.max(this.ownBaseMs, ...this.latest().map(({ baseMs }) => baseMs));
+    return latestMs + this.options.clock.monotonicMs();
+  }
+
   private get ownBaseMs(): number {
     const { clock } = this.options;
     return clock.wallMs() - clock.monotonicMs();

@@ -11,7 +11,6 @@ import { type CollectionSettings, Collector } from './horizon/collector.ts';
 import { Horizons } from './horizon/horizons.ts';
 import { Disturbances, type Label } from './horizon/label.ts';
 import { LowWater } from './horizon/low-water.ts';
-import { isCovered } from './horizon/rules.ts';
 import type { HorizonReport, MemberView } from './horizon/verdict.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { ReplicationMetrics } from './metrics.ts';
@@ -35,6 +34,8 @@ export interface CollectionOptions {
   readonly settled: () => PartitionSet;
   /** Whether this node's clock is not known to be off. */
   readonly clockIsSound: () => boolean;
+  /** The wall clock of the member that is ahead of all, milliseconds since 1970. */
+  readonly latestWallMs: () => number;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly settings: CollectionSettings;
@@ -148,10 +149,12 @@ export class Collection {
     return this.horizons.admit(key, partition, record, senderHorizonMs) === 'apply';
   }
 
-  /** Whether an own entry of the log is of a key that has been collected since: nobody needs it any more. */
-  isOutlived(key: Buffer, record: StoredRecord): boolean {
-    const horizonMs = this.horizons.effectiveMs(this.options.topology.partitionOf(key));
-    return isCovered(record.version, horizonMs) && !this.isStored(key);
+  /**
+   * Whether an own entry of the log is of a key that is not stored any more: it has been collected, or given to others with
+   * everything they have to have of it. Nobody needs the entry, and to whoever gets the log anew it may look like news.
+   */
+  isOutlived(key: Buffer): boolean {
+    return !this.isStored(key);
   }
 
   /** The member that mints with this incarnation now, if there is one. */

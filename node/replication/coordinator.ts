@@ -1,11 +1,12 @@
 import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
-import { newestVersion, NO_VERSION, type Version } from '../../model/version.ts';
+import { compareVersions, newestVersion, NO_VERSION, type Version } from '../../model/version.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
 import { liveRecord, tombstoneRecord } from '../storage/record.ts';
 import type { Store, StoredRecord } from '../storage/store.ts';
 import { type Settled, settleBy } from './deadline.ts';
 import type { Consistency, DeleteOperation, LiveValue, OperationOptions, PutOperation } from './engine.ts';
+import type { Halts } from './halts.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { InFlight } from './in-flight.ts';
 import { liveValue } from './live-value.ts';
@@ -29,8 +30,9 @@ export interface CoordinatorOptions {
   /** Why this node coordinates no write although it serves reads; undefined when it does. */
   readonly writeRefusal: (kind: 'put' | 'delete') => KvError | undefined;
   readonly retries: Pick<Retries, 'concerns' | 'resolve'>;
+  readonly halts: Pick<Halts, 'mayBeLate'>;
   /** What is remembered of requests, for retries. */
-  readonly requests: Pick<RequestIndex, 'note'>;
+  readonly requests: Pick<RequestIndex, 'note' | 'noteVersion'>;
   readonly inFlight: InFlight;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
@@ -46,6 +48,14 @@ interface Write {
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
   readonly encode: (version: Version) => StoredRecord;
+  /** Every version that it has been given, under `placeOf`. */
+  readonly minted: number[];
+}
+
+/** A version given to a write that is not acknowledged. */
+interface OpenMint {
+  readonly version: Version;
+  readonly requestId: RequestId | undefined;
 }
 
 interface Commit {
@@ -63,6 +73,7 @@ interface Waiting {
 }
 
 const WRITE_OVERHEAD_BYTES = 256;
+const MOST_UNKNOWN_MINTS = 1000;
 const HELD: WriteAnswer = { kind: 'held' };
 
 /**
@@ -74,6 +85,10 @@ const HELD: WriteAnswer = { kind: 'held' };
 export class Coordinator {
   private readonly options: CoordinatorOptions;
   private readonly waiting = new Set<Waiting>();
+  /** Of writes that are under way, and the last of those that ended with an unknown outcome; under `placeOf`. */
+  private readonly open = new Map<number, OpenMint>();
+  /** Those that ended, oldest first. */
+  private readonly unknownMints: number[] = [];
 
   constructor(options: CoordinatorOptions) {
     this.options = options;
@@ -108,6 +123,17 @@ export class Coordinator {
     for (const { settled } of this.waiting) settled.reject(error);
   }
 
+  /**
+   * A quorum read is shown this: should it be of a write of this node's that is not acknowledged, it must not be written again
+   * over what follows, by nobody. The request id, for whoever the read brings it to.
+   */
+  noteShown({ version }: StoredRecord): RequestId | undefined {
+    const mint = this.open.get(placeOf(version));
+    if (mint === undefined || compareVersions(version, mint.version) !== 0) return undefined;
+    this.options.requests.noteVersion(version);
+    return mint.requestId;
+  }
+
   /** Writes under way are judged by the newer map from now on. */
   onMapAdopted(): void {
     for (const { evaluate } of [...this.waiting]) evaluate();
@@ -120,48 +146,79 @@ export class Coordinator {
   ): Promise<{ version: Version; old: LiveValue | undefined }> {
     const { key, consistency, requestId, deadlineMs, signal } = operation;
     const partition = this.options.topology.partitionOf(key);
-    const write: Write = { key, partition, consistency, requestId, deadlineMs, signal, encode };
+    const write: Write = {
+      key,
+      partition,
+      consistency,
+      requestId,
+      deadlineMs,
+      signal,
+      encode,
+      minted: [],
+    };
     this.admit(kind, write);
-    let old: LiveValue | undefined;
     let above = NO_VERSION;
-    if (this.options.retries.concerns(requestId, key)) {
-      const outcome = await this.lookInto(write, requestId);
+    // A first attempt that waited in the buffers of a halted node may have been sent again elsewhere, and be long done.
+    const { retries, halts } = this.options;
+    if (requestId !== undefined && (retries.concerns(requestId, key) || halts.mayBeLate())) {
+      const outcome = await this.lookInto(write, undefined);
       if (outcome.kind === 'done') return { version: outcome.version, old: outcome.replaced?.value };
       above = outcome.above;
       this.admit(kind, write);
     }
+    try {
+      const done = await this.carryOut(kind, write, above);
+      for (const place of write.minted) this.open.delete(place);
+      return done;
+    } catch (error) {
+      this.unknownMints.push(...write.minted);
+      for (const place of this.unknownMints.splice(0, this.unknownMints.length - MOST_UNKNOWN_MINTS))
+        this.open.delete(place);
+      throw error;
+    }
+  }
+
+  private async carryOut(
+    kind: 'put' | 'delete',
+    write: Write,
+    atLeast: Version,
+  ): Promise<{ version: Version; old: LiveValue | undefined }> {
+    const { requests, clock, metrics } = this.options;
+    const { key, requestId } = write;
+    let old: LiveValue | undefined;
+    let above = atLeast;
     for (let mints = 0; ; mints += 1) {
       const commit = await this.commit(kind, write, above, mints > 0);
       // What the write replaced, not what its own first version was.
-      if (mints === 0) old = liveValue(commit.previous, this.options.clock.wallMs());
+      if (mints === 0) old = liveValue(commit.previous, clock.wallMs());
+      const place = placeOf(commit.version);
+      write.minted.push(place);
+      this.open.set(place, { version: commit.version, requestId });
       if (requestId !== undefined) {
-        this.options.requests.note(requestId, key, commit.version, mints === 0 ? { value: old } : undefined);
+        requests.note(requestId, key, commit.version, mints === 0 ? { value: old } : undefined);
       }
       const answer = await this.replicate(write, commit);
       if (answer.kind === 'held') return { version: commit.version, old };
       // PROTOCOL 3: something this coordinator had not seen would win over the write. It must end above it.
-      above = newestVersion(commit.version, answer.by ?? NO_VERSION);
-      if (requestId !== undefined) {
-        const outcome = await this.lookIntoAgain(write, requestId);
-        if (outcome.kind === 'done') return { version: outcome.version, old };
-        above = newestVersion(above, outcome.above);
-      }
-      this.options.metrics.count('second_mints');
+      const outcome = await this.lookIntoAgain(write, commit.version);
+      if (outcome.kind === 'done') return { version: outcome.version, old };
+      above = [commit.version, answer.by ?? NO_VERSION, outcome.above].reduce(newestVersion);
+      metrics.count('second_mints');
     }
   }
 
-  private lookInto(write: Write, requestId: RequestId): Promise<RetryOutcome> {
-    const { key, consistency, deadlineMs, signal } = write;
-    return this.options.retries.resolve({ key, requestId, consistency, deadlineMs, signal });
+  private lookInto(write: Write, version: Version | undefined): Promise<RetryOutcome> {
+    const { key, requestId, consistency, deadlineMs, signal } = write;
+    return this.options.retries.resolve({ key, requestId, version, consistency, deadlineMs, signal });
   }
 
   /**
-   * Before a write with a request id is minted again: its client may have sent it to another node meanwhile, which finished
-   * it, and the client may have gone on from there. Minted again it would come back over what was written since.
+   * Before a write is minted again. Its client may have sent it to another node meanwhile, which finished it, or somebody may
+   * have read it, and have gone on from there: minted again it would come back over what was written since.
    */
-  private async lookIntoAgain(write: Write, requestId: RequestId): Promise<RetryOutcome> {
+  private async lookIntoAgain(write: Write, version: Version): Promise<RetryOutcome> {
     try {
-      return await this.lookInto(write, requestId);
+      return await this.lookInto(write, version);
     } catch (error) {
       // Nothing more was applied, but the first version was.
       throw new KvError('DEADLINE_EXCEEDED', `outcome unknown: ${messageOf(error)}`, { cause: error });
@@ -274,6 +331,11 @@ export class Coordinator {
     const applied = describeQuorum(sets, consistency, holdersOf(held));
     return new KvError('DEADLINE_EXCEEDED', `outcome unknown: applied on ${applied}`);
   }
+}
+
+/** Distinguishes the versions that one node mints within two years. */
+function placeOf({ wallMs, counter }: Version): number {
+  return (wallMs % 2 ** 36) * 2 ** 16 + counter;
 }
 
 function holdersOf(held: ReadonlyMap<string, boolean>): Holders {

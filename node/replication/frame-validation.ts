@@ -14,6 +14,7 @@ import type {
   ListedKey,
   ListReply,
   ListRequest,
+  NamedWrite,
   LookupReply,
   LookupRequest,
   PeerFrame,
@@ -91,7 +92,11 @@ export function problemWithFrame(body: NonNullable<PeerFrame['body']>, bounds: F
     case 'readReply':
       return eachOf('results', body.value.results, MOST_ITEMS, problemWithResult);
     case 'repair':
-      return eachOf('records', body.value.records, MOST_ITEMS, problemWithRecord);
+      return (
+        eachOf('records', body.value.records, MOST_ITEMS, problemWithRecord) ??
+        eachOf('returned writes', body.value.returnedWrites, MOST_ITEMS, problemWithWrite) ??
+        (body.value.finished === undefined ? undefined : problemWithWrite(body.value.finished))
+      );
     case 'repairReply':
       return undefined;
     case 'list':
@@ -202,8 +207,9 @@ function problemWithHeartbeat(heartbeat: Heartbeat, { partitions }: FrameBounds)
   );
 }
 
-function problemWithResult({ record, horizonMs }: ReadResult): Problem {
+function problemWithResult({ record, horizonMs, requestId }: ReadResult): Problem {
   return (
+    (requestId === undefined ? undefined : badRequestId(requestId)) ??
     (record.length === 0 ? undefined : badRecordSize(record)) ??
     badNumber('horizon', horizonMs, 0, MAX_WALL_MS)
   );
@@ -309,9 +315,18 @@ function problemWithLeafReply({ items, through, horizonMs }: LeafReply): Problem
   );
 }
 
-function problemWithLookup({ requestId, key }: LookupRequest): Problem {
+function problemWithWrite({ requestId, key, version }: NamedWrite): Problem {
   if (requestId === undefined) return 'the request id is missing';
-  return badRequestId(requestId) ?? badKey(key);
+  return badRequestId(requestId) ?? badVersion(version) ?? badKey(key);
+}
+
+function problemWithLookup({ requestId, key, version }: LookupRequest): Problem {
+  if (requestId === undefined && version === undefined) return 'the request id and the version are missing';
+  return (
+    (requestId === undefined ? undefined : badRequestId(requestId)) ??
+    (version === undefined ? undefined : badVersion(version)) ??
+    badKey(key)
+  );
 }
 
 function problemWithLookupReply({ found, version, record, horizonMs }: LookupReply): Problem {

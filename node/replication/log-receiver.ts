@@ -8,6 +8,7 @@ import { decodeRecord } from '../storage/record.ts';
 import type { ApplyOutcome, LogCursor, Mutation, Store, StoredRecord } from '../storage/store.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { ReplicationMetrics } from './metrics.ts';
+import type { RequestIndex } from './requests/request-index.ts';
 import type { SafetyRules } from './safety-rules.ts';
 import type { UnsyncedTail } from './unsynced-tail.ts';
 
@@ -22,25 +23,36 @@ export interface LogReceiverOptions {
   readonly tail: UnsyncedTail;
   /** Whether this node keeps a partition, by the map held now. */
   readonly holds: (partition: number) => boolean;
+  /** Whether it holds everything of a partition: where it does not, a write found nothing newer and yet may be beaten. */
+  readonly isReadable: (partition: number) => boolean;
   /** What a record that must not come back is superseded by; undefined when it may be applied. */
   readonly collected: (key: Buffer, record: StoredRecord) => Version | undefined;
   /** A record was applied. */
   readonly onApplied: (key: Buffer, record: StoredRecord) => void;
-  /** A write is held here, and nothing newer was there when it came (PROTOCOL 8). */
-  readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
+  /** What is remembered of the writes that are held here, with nothing newer there when they came (PROTOCOL 8). */
+  readonly writes: Pick<RequestIndex, 'note' | 'noteVersion' | 'hasStood'>;
   readonly rules: SafetyRules;
   readonly scheduler: Scheduler;
   readonly metrics: ReplicationMetrics;
   readonly send: (ack: Ack) => void;
 }
 
+/** The write that an entry was made for. */
+interface WrittenEntry {
+  readonly requestId: RequestId | undefined;
+  readonly version: Version;
+  /**
+   * Whether its standing here says something of the others: the entry carries it, or something newer of the same writer,
+   * and not something that has beaten it; and nothing that was there is missing.
+   */
+  readonly isTelling: boolean;
+}
+
 interface Wanted {
   /** Of the mutations, in their order. */
   readonly sequences: number[];
-  /** The versions that the entries were written with. */
-  readonly written: Version[];
   readonly mutations: Mutation[];
-  readonly requests: ({ readonly id: RequestId; readonly version: Version } | undefined)[];
+  readonly writes: WrittenEntry[];
   readonly superseded: Superseded[];
 }
 
@@ -101,7 +113,6 @@ export class LogReceiver {
       throw new Error(`entries after ${entries.after} leave a gap behind ${this.beyond.through}`);
     }
     const wanted = this.decode(entries);
-    for (const { sequence, key } of entries.entries) options.tail.note({ sequence, key });
     options.tail.synced(entries.durableHead);
     options.metrics.count('entries_received', wanted.mutations.length);
     if (gap) {
@@ -115,27 +126,24 @@ export class LogReceiver {
 
   /** What of the entries is to be applied, and what has been beaten before it came. */
   private decode({ entries }: Entries): Wanted {
-    const { clock, metrics, store, holds, collected } = this.options;
-    const wanted: Wanted = { sequences: [], written: [], mutations: [], requests: [], superseded: [] };
+    const { clock, metrics, store, tail, holds, isReadable, collected, writes } = this.options;
+    const wanted: Wanted = { sequences: [], mutations: [], writes: [], superseded: [] };
     for (const { sequence, key, record, requestId, written } of entries) {
       const decoded = decodeRecord(key, record);
       if (!clock.observe(decoded.version)) metrics.count('skewed_versions');
+      const version = written ?? decoded.version;
+      tail.note({ sequence, key, version, requestId });
       // Sent by an older map: the answer carries the newer epoch, by which it counts for nothing.
-      if (!holds(partitionOf(key, store.partitions))) continue;
+      const partition = partitionOf(key, store.partitions);
+      if (!holds(partition)) continue;
       const by = collected(key, decoded);
       if (by !== undefined) {
-        wanted.superseded.push({ sequence, version: by });
+        if (!writes.hasStood(requestId, key, version)) wanted.superseded.push({ sequence, version: by });
         continue;
       }
       wanted.sequences.push(sequence);
-      wanted.written.push(written ?? decoded.version);
-      // A newer record of another writer in its place has beaten it.
-      const isWritten = written === undefined || written.writer === decoded.version.writer;
-      wanted.requests.push(
-        requestId !== undefined && isWritten
-          ? { id: requestId, version: written ?? decoded.version }
-          : undefined,
-      );
+      const isCarried = version.writer === decoded.version.writer;
+      wanted.writes.push({ requestId, version, isTelling: isCarried && isReadable(partition) });
       // The id goes with the write that carried it, not with a newer record in its place.
       const id = requestId === undefined || written !== undefined ? {} : { requestId };
       wanted.mutations.push({ key, record: decoded, own: false, ...id });
@@ -144,17 +152,22 @@ export class LogReceiver {
   }
 
   private apply(through: number, wanted: Wanted, gap: boolean): void {
-    const { store, onApplied, onRequest } = this.options;
+    const { store, onApplied, writes } = this.options;
     const result = store.apply(wanted.mutations, gap ? undefined : this.cursorAt(this.contiguous));
     const superseded: Superseded[] = [];
     for (const [index, { key, record }] of wanted.mutations.entries()) {
       const outcome = result.outcomes[index];
-      if (outcome === undefined) continue;
-      const request = wanted.requests[index];
+      const write = wanted.writes[index];
+      if (outcome === undefined || write === undefined) continue;
       if (outcome.kind === 'applied') onApplied(key, record);
-      const by = this.beatenBy(key, record.version, wanted.written[index] ?? record.version, outcome);
-      if (by !== undefined) superseded.push({ sequence: wanted.sequences[index] ?? 0, version: by });
-      else if (request !== undefined) onRequest(request.id, key, request.version);
+      const { requestId, version, isTelling } = write;
+      const by = this.beatenBy(key, record.version, version, outcome);
+      if (by === undefined) {
+        if (isTelling && requestId !== undefined) writes.note(requestId, key, version);
+        else if (isTelling) writes.noteVersion(version);
+      } else if (!writes.hasStood(requestId, key, version)) {
+        superseded.push({ sequence: wanted.sequences[index] ?? 0, version: by });
+      }
     }
     const group: Group = {
       through,

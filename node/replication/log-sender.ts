@@ -23,7 +23,7 @@ export interface LogSenderOptions {
   /** Whether the peer keeps a partition, by the map held now. */
   readonly holds: (partition: number) => boolean;
   /** Whether an entry is of a key that has been collected since: nobody needs it any more. */
-  readonly isOutlived: (key: Buffer, record: StoredRecord) => boolean;
+  readonly isOutlived: (key: Buffer) => boolean;
   /** Where the peer's copy of the log ends; a peer that merges everything gets what comes from now on instead. */
   readonly start: { readonly after: number; readonly provisional: boolean };
   /** False when the stream is full. */
@@ -149,7 +149,7 @@ export class LogSender {
         pending.skipped(peer, sequence);
         return [];
       }
-      if (isOutlived(key, entry.record)) return [];
+      if (isOutlived(key)) return [];
       const record = this.newest(entry);
       bytes += key.length + record.bytes.length;
       const written = record === entry.record ? undefined : entry.record.version;

@@ -5,8 +5,8 @@ import { type Entries, type Hello, Refusal_Reason } from '../../proto/gen/peer.t
 import type { VolumeIdentity } from '../cluster/identity.ts';
 import type { PeerMemories } from '../cluster/peer-memory.ts';
 import { holdsPartition } from '../../model/replica-sets.ts';
-import type { Version } from '../../model/version.ts';
-import type { RequestId } from '../../proto/gen/kvstore.ts';
+import { compareVersions, type Version } from '../../model/version.ts';
+import type { Standing } from '../cluster/standing.ts';
 import type { Store, StoredRecord } from '../storage/store.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { LogFloor } from './log-floor.ts';
@@ -17,7 +17,9 @@ import type { OwnLog } from './own-log.ts';
 import type { FrameBody, PeerLink } from './peer-link.ts';
 import { type PeerState, stateOfHeartbeat, stateOfHello } from './peer-state.ts';
 import type { PendingWrites } from './pending-writes.ts';
-import { RemoteRequests, type RepairRecord } from './remote-requests.ts';
+import { RemoteRequests } from './remote-requests.ts';
+import type { NamedWrite, SentRecord } from './repairs.ts';
+import type { RequestIndex } from './requests/request-index.ts';
 import type { RequestBody, RequestHandler } from './request-handler.ts';
 import type { SafetyRules } from './safety-rules.ts';
 import type { ReplicationSettings } from './settings.ts';
@@ -38,13 +40,15 @@ export interface SessionOptions {
   /** What a record of the live log that must not come back is superseded by. */
   readonly collected: (key: Buffer, record: StoredRecord) => Version | undefined;
   /** Whether an own entry is of a key that has been collected since. */
-  readonly isOutlived: (key: Buffer, record: StoredRecord) => boolean;
+  readonly isOutlived: (key: Buffer) => boolean;
   /** A record of the live log was applied. */
   readonly onApplied: (key: Buffer, record: StoredRecord) => void;
   /** A member has told its wall clock. */
   readonly onClock: (peer: string, wallMs: number) => void;
-  /** A write is held here, and nothing newer was there when it came (PROTOCOL 8). */
-  readonly onRequest: (id: RequestId, key: Buffer, written: Version) => void;
+  /** Which partitions this node holds everything of. */
+  readonly standing: Pick<Standing, 'isReadable'>;
+  /** What is remembered of writes, for retries. */
+  readonly writes: Pick<RequestIndex, 'note' | 'noteVersion' | 'hasStood'>;
   /** This node's horizon of a partition, for peers to judge its records by. */
   readonly horizonMs: (partition: number) => number;
   readonly rules: SafetyRules;
@@ -234,8 +238,18 @@ export class PeerSession {
   }
 
   private receive(cursor: number): LogReceiver {
-    const { store, hybridClock, topology, collected, onApplied, onRequest, rules, scheduler, metrics } =
-      this.options;
+    const {
+      store,
+      standing,
+      hybridClock,
+      topology,
+      collected,
+      onApplied,
+      writes,
+      rules,
+      scheduler,
+      metrics,
+    } = this.options;
     return new LogReceiver({
       peer: this.peer,
       incarnation: this.incarnation,
@@ -244,9 +258,10 @@ export class PeerSession {
       clock: hybridClock,
       tail: this.tail,
       holds: (partition) => topology.holds(partition),
+      isReadable: (partition) => standing.isReadable(partition),
       collected,
       onApplied,
-      onRequest,
+      writes,
       rules,
       scheduler,
       metrics,
@@ -301,30 +316,36 @@ export class PeerSession {
 
   /** Gives back what the peer sent before its own sync and then lost (unsynced-tail.ts). */
   private async returnTail(): Promise<void> {
-    const { store, metrics, logger, horizonMs, topology } = this.options;
+    const { store, metrics, logger, horizonMs, topology, rules } = this.options;
     const entries = this.tail.toReturn;
-    if (entries.length === 0) return;
+    if (entries.length === 0 || !rules.returnLostTail) return;
     logger.info(
       { peer: this.peer, entries: entries.length },
       'giving entries back to a peer that had not synced them',
     );
     try {
-      const keys = new Map(entries.map(({ key }) => [key.toString('latin1'), key]));
-      let batch: RepairRecord[] = [];
+      const lost = Map.groupBy(entries, ({ key }) => key.toString('latin1'));
+      let batch: SentRecord[] = [];
+      let named: NamedWrite[] = [];
       let bytes = 0;
-      for (const key of keys.values()) {
+      for (const [name, writes] of lost) {
+        const key = Buffer.from(name, 'latin1');
         const record = store.latest(key);
-        const horizon = horizonMs(topology.partitionOf(key));
-        if (record !== undefined) batch.push({ key, record, horizonMs: horizon });
+        if (record !== undefined) {
+          batch.push({ key, record, horizonMs: horizonMs(topology.partitionOf(key)) });
+          const write = writes.find(({ version }) => compareVersions(version, record.version) === 0);
+          if (write?.requestId !== undefined) named.push({ ...write, requestId: write.requestId });
+        }
         bytes += record?.bytes.length ?? 0;
         if (batch.length < RETURNED_PER_FRAME && bytes < RETURNED_BYTES_PER_FRAME) continue;
-        await this.remote.repair(batch, true);
+        await this.remote.repair(batch, { returnedWrites: named });
         batch = [];
+        named = [];
         bytes = 0;
       }
-      if (batch.length > 0) await this.remote.repair(batch, true);
+      if (batch.length > 0) await this.remote.repair(batch, { returnedWrites: named });
       this.tail.returned();
-      metrics.count('returned_entries', keys.size);
+      metrics.count('returned_entries', lost.size);
     } catch (error) {
       // The next stream tries again.
       logger.warn({ peer: this.peer, error }, 'giving entries back failed');

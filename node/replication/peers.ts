@@ -33,6 +33,8 @@ export interface PeersOptions extends SessionOptions {
   readonly onBeat: () => void;
   /** A session has begun, and everything that came on earlier ones of the peer is synced. */
   readonly onConnected: (session: PeerSession) => void;
+  /** A member has refused this node, because it takes another process for it. */
+  readonly onDisplaced: () => void;
   readonly transport: PeerTransport;
   readonly discovery: Discovery;
   readonly random: Random;
@@ -434,6 +436,7 @@ export class Peers {
   private onDisplaced(nodeId: string, message: string): void {
     const peer = this.peers.get(nodeId);
     if (peer === undefined || peer.session !== undefined) return;
+    this.options.onDisplaced();
     if (peer.displacement.told(this.options.clock.monotonicMs()))
       this.options.onFenced('copied-volume', message);
   }

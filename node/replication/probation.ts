@@ -12,7 +12,7 @@ export interface ProbationOptions {
 
 /**
  * After a start a node serves nothing until every member that shares a partition with it has accepted its volume, or has
- * been away for the time of a failure detection. A volume that was rolled back looks sound to whoever was away when it
+ * been away for the time of a failure detection. One that still takes a predecessor for this node is not away. A volume that was rolled back looks sound to whoever was away when it
  * acknowledged what it lacks; the one who knows better may be the last to connect.
  */
 export class Probation {
@@ -36,6 +36,14 @@ export class Probation {
     this.look();
   }
 
+  /** A member is there, and cannot judge before it has noticed that this node's predecessor is gone. */
+  postpone(): void {
+    if (this.isOver || this.timer === undefined) return;
+    const { scheduler, limitMs } = this.options;
+    this.timer.cancel();
+    this.timer = scheduler.after(limitMs, () => this.end());
+  }
+
   /** A member has accepted this volume, and this node has found nothing wrong in what the member remembers of it. */
   judged(nodeId: string): void {
     this.judgedBy.add(nodeId);
@@ -44,6 +52,7 @@ export class Probation {
 
   stop(): void {
     this.timer?.cancel();
+    this.timer = undefined;
   }
 
   private look(): void {

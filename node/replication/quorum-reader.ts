@@ -1,9 +1,11 @@
 import type { Clock, Scheduler, Timer } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import { compareVersions, NO_VERSION, type Version } from '../../model/version.ts';
-import type { Mutation, Store, StoredRecord } from '../storage/store.ts';
+import type { Store, StoredRecord } from '../storage/store.ts';
 import { type Settled, settleBy } from './deadline.ts';
 import type { ReplicationMetrics } from './metrics.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
+import type { RepairReason, Repairs } from './repairs.ts';
 import type { RemoteRecord, RemoteRequests } from './remote-requests.ts';
 import { isDataLoss } from './request-handler.ts';
 
@@ -21,8 +23,9 @@ export interface QuorumReaderOptions {
   readonly readHedgeMs: number;
   /** This node's horizon of the key's partition (PROTOCOL 24). */
   readonly horizonMs: (key: Buffer) => number;
-  /** Whether a record from outside the live log may be applied here, by the sender's horizon. */
-  readonly mayApply: (key: Buffer, mutation: Mutation, senderHorizonMs: number) => boolean;
+  readonly repairs: Pick<Repairs, 'apply'>;
+  /** A record of this node goes into a quorum read: the request id of a write that is not acknowledged. */
+  readonly onShown: (record: StoredRecord) => RequestId | undefined;
   readonly metrics: ReplicationMetrics;
 }
 
@@ -39,6 +42,7 @@ export interface QuorumRead {
 interface Found {
   readonly record: StoredRecord;
   readonly horizonMs: number;
+  readonly requestId: RequestId | undefined;
 }
 
 interface Answer extends RemoteRecord {
@@ -48,7 +52,8 @@ interface Answer extends RemoteRecord {
 interface Replica {
   readonly nodeId: string;
   read(key: Buffer): Promise<RemoteRecord>;
-  repair(key: Buffer, record: StoredRecord, horizonMs: number): Promise<void>;
+  /** `toldRead`: whether it has told the read of something older. */
+  repair(key: Buffer, found: Found, toldRead: boolean): Promise<void>;
 }
 
 /**
@@ -61,15 +66,17 @@ export class QuorumReader {
 
   constructor(options: QuorumReaderOptions) {
     this.options = options;
-    const { store, nodeId, horizonMs, mayApply } = options;
+    const { store, nodeId, horizonMs, repairs, onShown } = options;
     this.self = {
       nodeId,
       // Not async: a store error must arrive like that of a peer.
-      read: (key) => new Promise((resolve) => resolve({ record: store.get(key), horizonMs: horizonMs(key) })),
-      repair: async (key, record, senderHorizonMs) => {
-        const mutation = { key, record, own: false };
-        await store.apply(mayApply(key, mutation, senderHorizonMs) ? [mutation] : []).durable;
-      },
+      read: (key) =>
+        new Promise((resolve) => {
+          const record = store.get(key);
+          const requestId = record === undefined ? undefined : onShown(record);
+          resolve({ record, horizonMs: horizonMs(key), requestId });
+        }),
+      repair: (key, found, toldRead) => repairs.apply([{ key, ...found }], reasonOf(key, found, toldRead)),
     };
   }
 
@@ -97,9 +104,9 @@ export class QuorumReader {
   }
 
   /** Replaces damaged copies (PROTOCOL 35); the answer does not depend on it. */
-  private mend(key: Buffer, { record, horizonMs }: Found, damaged: readonly Replica[]): void {
+  private mend(key: Buffer, newest: Found, damaged: readonly Replica[]): void {
     for (const replica of damaged) {
-      replica.repair(key, record, horizonMs).then(
+      replica.repair(key, newest, false).then(
         () => this.options.metrics.count('repaired_records'),
         () => undefined, // The next read of the key tries again.
       );
@@ -135,7 +142,7 @@ export class QuorumReader {
         return;
       }
       open += 1;
-      replica.repair(read.key, newest.record, newest.horizonMs).then(
+      replica.repair(read.key, newest, stale.includes(replica)).then(
         () => {
           open -= 1;
           missing -= 1;
@@ -243,8 +250,14 @@ function asReplica({ nodeId, remote }: RemoteReplica): Replica {
   return {
     nodeId,
     read: (key) => remote.read(key),
-    repair: (key, record, horizonMs) => remote.repair([{ key, record, horizonMs }]),
+    repair: (key, found, toldRead) => remote.repair([{ key, ...found }], reasonOf(key, found, toldRead)),
   };
+}
+
+/** A write that is read stands from then on, whatever its coordinator hears of it. */
+function reasonOf(key: Buffer, { record, requestId }: Found, toldRead: boolean): RepairReason {
+  const finished = requestId === undefined ? undefined : { requestId, key, version: record.version };
+  return { toldRead, finished };
 }
 
 function versionOf(record: StoredRecord | undefined): Version {
@@ -253,11 +266,11 @@ function versionOf(record: StoredRecord | undefined): Version {
 
 function newestOf(answers: readonly Answer[]): Found | undefined {
   let newest: Found | undefined;
-  for (const { record, horizonMs } of answers) {
+  for (const { record, horizonMs, requestId } of answers) {
     if (record === undefined) continue;
-    if (newest === undefined || compareVersions(record.version, newest.record.version) > 0) {
-      newest = { record, horizonMs };
-    }
+    const order = newest === undefined ? 1 : compareVersions(record.version, newest.record.version);
+    // Of several that have it, its coordinator knows what it is.
+    if (order > 0 || (order === 0 && requestId !== undefined)) newest = { record, horizonMs, requestId };
   }
   return newest;
 }

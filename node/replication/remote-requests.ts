@@ -17,19 +17,18 @@ import {
   type ReadResult,
 } from '../../proto/gen/peer.ts';
 import { decodeRecord } from '../storage/record.ts';
-import type { KeyedRecord, StoredRecord } from '../storage/store.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
+import type { StoredRecord } from '../storage/store.ts';
 import type { ListedPage } from './local-listing.ts';
 import type { FrameBody } from './peer-link.ts';
+import type { NamedWrite, RepairReason, SentRecord } from './repairs.ts';
 
 /** A record as a replica has it, with the horizon of its partition there (PROTOCOL 24). */
 export interface RemoteRecord {
   readonly record: StoredRecord | undefined;
   readonly horizonMs: number;
-}
-
-/** A record for another replica, with the sender's horizon of its partition. */
-export interface RepairRecord extends KeyedRecord {
-  readonly horizonMs: number;
+  /** Of a write of the replica's that is not acknowledged. */
+  readonly requestId: RequestId | undefined;
 }
 
 /** What a peer answers. */
@@ -97,11 +96,31 @@ export class RemoteRequests {
     return (await this.ask(body, readReply)).results;
   }
 
-  /** Resolves when the peer durably holds these records or newer ones. `returned`: they are entries of its own that it lost. */
-  async repair(records: readonly RepairRecord[], returned = false): Promise<void> {
+  /**
+   * Resolves when the peer durably holds these records or newer ones. `returnedWrites`: they are entries of its own that it
+   * lost, of these writes among others.
+   */
+  async repair(
+    records: readonly SentRecord[],
+    {
+      finished,
+      toldRead,
+      returnedWrites,
+    }: RepairReason & { readonly returnedWrites?: readonly NamedWrite[] } = {},
+  ): Promise<void> {
     const wire = records.map(({ key, record, horizonMs }) => ({ key, record: record.bytes, horizonMs }));
     await this.ask(
-      (id) => ({ $case: 'repair', value: { id, records: wire, returned } }),
+      (id) => ({
+        $case: 'repair',
+        value: {
+          id,
+          records: wire,
+          returned: returnedWrites !== undefined,
+          returnedWrites: [...(returnedWrites ?? [])],
+          finished,
+          toldRead,
+        },
+      }),
       (reply) => (reply.$case === 'repairReply' ? reply.value : undefined),
     );
   }
@@ -220,9 +239,10 @@ export class RemoteRequests {
 
   private recordOf(key: Buffer, result: ReadResult | undefined): RemoteRecord {
     if (result?.outcome === ReadResult_Outcome.ABSENT)
-      return { record: undefined, horizonMs: result.horizonMs };
+      return { record: undefined, horizonMs: result.horizonMs, requestId: undefined };
     if (result?.outcome === ReadResult_Outcome.RECORD) {
-      return { record: decodeRecord(key, result.record), horizonMs: result.horizonMs };
+      const { horizonMs, requestId } = result;
+      return { record: decodeRecord(key, result.record), horizonMs, requestId };
     }
     throw this.notReadable();
   }

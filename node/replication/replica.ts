@@ -18,7 +18,7 @@ import type { LostPast } from '../cluster/own-past.ts';
 import { PartitionSet } from '../cluster/partition-set.ts';
 import { PeerMemories } from '../cluster/peer-memory.ts';
 import { Standing } from '../cluster/standing.ts';
-import type { Mutation } from '../storage/store.ts';
+import type { Mutation, StoredRecord } from '../storage/store.ts';
 import { AntiEntropy } from './anti-entropy/anti-entropy.ts';
 import type { ComparablePeer } from './anti-entropy/comparable-peer.ts';
 import { DigestAnswers } from './anti-entropy/digest-answers.ts';
@@ -32,6 +32,7 @@ import { Coordinator } from './coordinator.ts';
 import type { KeyValueEngine, ProposeResult, Replica } from './engine.ts';
 import { Forwarded } from './forwarded.ts';
 import { Forwarder } from './forwarder.ts';
+import { Halts } from './halts.ts';
 import { HybridClock } from './hybrid-clock.ts';
 import { InFlight } from './in-flight.ts';
 import { Listings } from './listings.ts';
@@ -46,6 +47,7 @@ import { Probation } from './probation.ts';
 import { QuorumReader } from './quorum-reader.ts';
 import { Reads } from './reads.ts';
 import { streamRecords } from './record-stream.ts';
+import { Repairs } from './repairs.ts';
 import { RequestHandler } from './request-handler.ts';
 import { answerLookup, type LookupSources } from './requests/lookup.ts';
 import { recallRequests } from './requests/recall.ts';
@@ -92,6 +94,7 @@ class RunningReplica implements Replica {
   private readonly residue: Residue;
   private readonly peers: Peers;
   private readonly probation: Probation;
+  private readonly halts: Halts;
   private readonly collection: Collection;
   private readonly antiEntropy: AntiEntropy;
   private readonly requests: RequestIndex;
@@ -117,7 +120,7 @@ class RunningReplica implements Replica {
     this.fatal = fatal.promise;
     this.rejectFatal = fatal.reject;
 
-    this.standing = new Standing(store, identity);
+    this.standing = new Standing(store);
     this.maps = new MapHolder({
       ...options,
       identity,
@@ -160,6 +163,7 @@ class RunningReplica implements Replica {
       onRetired: (message) => this.fail('retired', message),
     });
     this.requests = new RequestIndex(clock, settings.requests);
+    this.halts = new Halts({ clock, scheduler, haltMs: settings.haltMs });
     this.clockSkew = new ClockSkew({
       clock,
       boundMs: settings.skewBoundMs,
@@ -177,6 +181,7 @@ class RunningReplica implements Replica {
         concerns: (requestId, key): requestId is RequestId => this.retries.concerns(requestId, key),
         resolve: (retry) => this.retries.resolve(retry),
       },
+      halts: this.halts,
       requests: this.requests,
       inFlight,
       clock,
@@ -202,11 +207,19 @@ class RunningReplica implements Replica {
       acknowledged: () => this.acknowledgedBySharers(),
       settled: () => this.antiEntropy.settlement.settled(),
       clockIsSound: () => this.clockSkew.isSound,
+      latestWallMs: () => this.clockSkew.latestWallMs,
     });
     const { collection } = this;
     const horizonMs = (partition: number): number => collection.horizons.effectiveMs(partition);
     const mayApply = (key: Buffer, mutation: Mutation, senderHorizonMs: number): boolean =>
       collection.admits(key, mutation, senderHorizonMs);
+    const onShown = (record: StoredRecord): RequestId | undefined => this.coordinator.noteShown(record);
+    const repairs = new Repairs({
+      store,
+      index: this.requests,
+      isReadable: (key) => standing.isReadable(topology.partitionOf(key)),
+      mayApply,
+    });
     const surroundings: Omit<Surroundings, 'onDamaged'> = {
       store,
       standing: {
@@ -214,7 +227,7 @@ class RunningReplica implements Replica {
         markReadable: (partitions) => {
           const filled = [...partitions];
           this.requests.learnAnew(filled);
-          return standing.markReadable(filled);
+          return standing.markReadable(filled, clock.wallMs());
         },
       },
       horizons: {
@@ -237,6 +250,9 @@ class RunningReplica implements Replica {
       onReceived: (partition, record) => {
         hybridClock.observe(record.version);
         collection.collector.note(partition, record);
+      },
+      onApplied: (partition, { version }) => {
+        if (standing.isReadable(partition)) this.requests.noteVersion(version);
       },
       clock,
       scheduler,
@@ -281,12 +297,7 @@ class RunningReplica implements Replica {
     this.retries = new Retries({
       ...lookupSources,
       topology,
-      repairHere: async (records) => {
-        const mutations = records
-          .map(({ key, record, horizonMs: senderMs }) => ({ key, record, own: false, senderMs }))
-          .filter(({ senderMs, ...mutation }) => mayApply(mutation.key, mutation, senderMs));
-        await store.apply(mutations.map(({ key, record, own }) => ({ key, record, own }))).durable;
-      },
+      repairs,
       replica: (nodeId) => this.peers.session(nodeId)?.remote,
       memberOf: (incarnation) => collection.memberOf(incarnation),
       clock,
@@ -307,7 +318,8 @@ class RunningReplica implements Replica {
         metrics,
         ...settings,
         horizonMs: (key) => horizonMs(topology.partitionOf(key)),
-        mayApply,
+        repairs,
+        onShown,
       }),
       remote,
     });
@@ -370,9 +382,9 @@ class RunningReplica implements Replica {
       maps: this.maps,
       floor: this.floor,
       collected: (key, record) => collection.supersederOf(key, record),
-      isOutlived: (key, record) => collection.isOutlived(key, record),
+      isOutlived: (key) => collection.isOutlived(key),
       onApplied: (key, record) => collection.note(key, record),
-      onRequest: (id, key, version) => this.requests.note(id, key, version),
+      writes: this.requests,
       onClock: (peer, wallMs) => this.clockSkew.heard(peer, wallMs),
       horizonMs,
       served: () => (this.probation.over ? standing.readable : nothing),
@@ -385,6 +397,7 @@ class RunningReplica implements Replica {
         // Epochs that peers announce, and labels, change with heartbeats.
         this.antiEntropy.wake();
       },
+      onDisplaced: () => this.probation.postpone(),
       onConnected: (session) => {
         collection.onConnected(session.peer, session);
         this.probation.judged(session.peer);
@@ -396,6 +409,9 @@ class RunningReplica implements Replica {
         topology,
         horizonMs,
         mayApply,
+        repairs,
+        index: this.requests,
+        onShown,
         forwarded: new Forwarded({ topology, local, clock, refusesWrites: () => this.clockSkew.refuses }),
         digests: async (request) => ({ id: request.id, ...(await digestAnswers.digests(request)) }),
         leaves: async (request) => ({ id: request.id, ...(await digestAnswers.leaves(request)) }),
@@ -436,8 +452,10 @@ class RunningReplica implements Replica {
     this.watches.update();
     this.peers.start();
     this.probation.begin();
+    this.halts.start();
     this.antiEntropy.start();
     this.scrub.start();
+    this.requests.learnAnew(this.topology.held, this.options.clock.wallMs() - this.standing.filledAtMs);
     recallRequests({ ...this.options, index: this.requests, signal: this.streams.signal }).catch(
       (error: unknown) => logger.warn({ error: messageOf(error) }, 'recent requests could not be read again'),
     );
@@ -554,6 +572,7 @@ class RunningReplica implements Replica {
     const comparisons = Promise.all([this.antiEntropy.stop(), this.scrub.stop()]);
     this.collection.stop();
     this.probation.stop();
+    this.halts.stop();
     this.streams.abort(new KvError('UNAVAILABLE', 'this node stops'));
     this.coordinator.abandon('this node stops');
     // The last word on how far this disk is: what a volume that comes back is measured by.
@@ -756,7 +775,8 @@ class RunningReplica implements Replica {
       'this volume has lost what it acknowledged or sent; it goes on as a new incarnation',
     );
     try {
-      // What it sent and lost is gone, but everything it acknowledged is here: it goes on serving.
+      // What it sent and lost is gone, but everything it acknowledged is here: it goes on serving. What is not here any more
+      // must have stopped to count before another name could hide that.
       if (past === 'rolled-back') await this.loseAll();
       await this.identity.renew(() => {
         // Told under the new name, what the old one's peers had acknowledged would make them think that they lost it.
@@ -765,7 +785,6 @@ class RunningReplica implements Replica {
         this.coordinator.abandon('this node lost data and goes on as a new incarnation');
         this.peers.reset('a new incarnation');
       });
-      await this.standing.renew();
     } catch (error) {
       logger.error({ error: messageOf(error) }, 'the new incarnation could not be written');
       return;

@@ -1,4 +1,5 @@
 import { KvError } from '../../common/errors.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
 import {
   type DigestReply,
   type DigestRequest,
@@ -15,12 +16,14 @@ import {
 } from '../../proto/gen/peer.ts';
 import { PartitionSet } from '../cluster/partition-set.ts';
 import { decodeRecord } from '../storage/record.ts';
-import type { Mutation, Store } from '../storage/store.ts';
+import type { Mutation, Store, StoredRecord } from '../storage/store.ts';
 import type { Forwarded } from './forwarded.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import { type ListBounds, type ListedPage, listLocal } from './local-listing.ts';
 import type { OwnLog } from './own-log.ts';
 import type { FrameBody } from './peer-link.ts';
+import type { NamedWrite, Repairs } from './repairs.ts';
+import type { RequestIndex } from './requests/request-index.ts';
 import type { Topology } from './topology.ts';
 
 export interface RequestHandlerOptions {
@@ -32,6 +35,10 @@ export interface RequestHandlerOptions {
   readonly horizonMs: (partition: number) => number;
   /** Whether a record from outside the live log may be applied here, by the sender's horizon. */
   readonly mayApply: (key: Buffer, mutation: Mutation, senderHorizonMs: number) => boolean;
+  readonly repairs: Pick<Repairs, 'apply'>;
+  readonly index: Pick<RequestIndex, 'note'>;
+  /** A record of this node goes into a quorum read: the request id of a write that is not acknowledged. */
+  readonly onShown: (record: StoredRecord) => RequestId | undefined;
   readonly forwarded: Pick<Forwarded, 'answer'>;
   readonly digests: (request: DigestRequest) => Promise<DigestReply>;
   readonly leaves: (request: LeafRequest) => Promise<LeafReply>;
@@ -96,34 +103,65 @@ export class RequestHandler {
   }
 
   private readOne(key: Buffer, stored: boolean): ReadResult {
-    const { store, topology, horizonMs } = this.options;
+    const { store, topology, horizonMs, onShown } = this.options;
     const partition = topology.partitionOf(key);
     // Never "absent" from a replica that may have lost the key (PROTOCOL 20).
     if (!(stored ? topology.holds(partition) : topology.serves(partition))) {
-      return { outcome: ReadResult_Outcome.WRONG_REPLICA, record: NOTHING, horizonMs: 0 };
+      return {
+        outcome: ReadResult_Outcome.WRONG_REPLICA,
+        record: NOTHING,
+        horizonMs: 0,
+        requestId: undefined,
+      };
     }
     const horizon = horizonMs(partition);
     try {
       const record = store.get(key);
-      return record === undefined
-        ? { outcome: ReadResult_Outcome.ABSENT, record: NOTHING, horizonMs: horizon }
-        : { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs: horizon };
+      if (record === undefined) {
+        return {
+          outcome: ReadResult_Outcome.ABSENT,
+          record: NOTHING,
+          horizonMs: horizon,
+          requestId: undefined,
+        };
+      }
+      const requestId = stored ? undefined : onShown(record);
+      return { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs: horizon, requestId };
     } catch (error) {
       if (!isDataLoss(error)) throw error;
-      return { outcome: ReadResult_Outcome.DATA_LOSS, record: NOTHING, horizonMs: horizon };
+      return {
+        outcome: ReadResult_Outcome.DATA_LOSS,
+        record: NOTHING,
+        horizonMs: horizon,
+        requestId: undefined,
+      };
     }
   }
 
-  private async repair({ records, returned }: RepairRequest): Promise<void> {
-    const { store, ownLog, clock, topology, mayApply } = this.options;
-    const mutations = records.flatMap(({ key, record, horizonMs }): Mutation[] => {
+  private async repair({
+    records,
+    returned,
+    returnedWrites,
+    finished,
+    toldRead,
+  }: RepairRequest): Promise<void> {
+    const { ownLog, clock, topology, repairs, index, mayApply } = this.options;
+    const sent = records.flatMap(({ key, record, horizonMs }) => {
       const decoded = decodeRecord(key, record);
       clock.observe(decoded.version);
-      const mutation = { key, record: decoded, own: returned };
-      const wanted = topology.holds(topology.partitionOf(key)) && mayApply(key, mutation, horizonMs);
-      return wanted ? [mutation] : [];
+      return topology.holds(topology.partitionOf(key)) ? [{ key, record: decoded, horizonMs }] : [];
     });
-    await (returned ? ownLog.append(mutations) : store.apply(mutations)).durable;
+    if (!returned) return repairs.apply(sent, { finished: finishedWrite(finished), toldRead });
+    const mutations = sent.flatMap(({ key, record, horizonMs }): Mutation[] => {
+      const requestId = returnedWrites.find((write) => write.key.equals(key))?.requestId;
+      const mutation = { key, record, own: true, ...(requestId === undefined ? {} : { requestId }) };
+      return mayApply(key, mutation, horizonMs) ? [mutation] : [];
+    });
+    const { durable } = ownLog.append(mutations);
+    for (const { key, record, requestId } of mutations) {
+      if (requestId !== undefined) index.note(requestId, key, record.version);
+    }
+    await durable;
   }
 
   private async list(request: ListRequest): Promise<ListReply> {
@@ -164,6 +202,13 @@ export class RequestHandler {
       throw error;
     }
   }
+}
+
+/** Checked where the frame came in. */
+function finishedWrite(finished: RepairRequest['finished']): NamedWrite | undefined {
+  if (finished?.requestId === undefined || finished.version === undefined) return undefined;
+  const { requestId, key, version } = finished;
+  return { requestId, key, version };
 }
 
 function unlessEmpty(bytes: Buffer): Buffer | undefined {

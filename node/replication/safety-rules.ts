@@ -15,6 +15,8 @@ export interface SafetyRules {
   readonly fallenOffAcknowledgedNothing: boolean;
   /** 23: collection waits for comparisons after a new incarnation. */
   readonly freezeAfterNewIncarnation: boolean;
+  /** 12: what a node sent before its own sync and lost in an unclean start is given back to it. */
+  readonly returnLostTail: boolean;
   /** 23: collection waits for comparisons after an unclean start. */
   readonly freezeAfterUncleanStart: boolean;
   /** 24: a record outside the live log is judged by its sender's horizon. */
@@ -32,6 +34,7 @@ export const SAFETY_RULES: SafetyRules = {
   renewAfterRollback: true,
   fallenOffAcknowledgedNothing: true,
   freezeAfterNewIncarnation: true,
+  returnLostTail: true,
   freezeAfterUncleanStart: true,
   judgeByHorizon: true,
   awaitBarrier: true,

@@ -9,6 +9,8 @@ export interface ReplicationSettings {
   readonly heartbeatMs: number;
   /** Silence after which a peer counts as gone, milliseconds. */
   readonly failureDetectionMs: number;
+  /** After standing still for so long, a node takes what it reads for something that may have waited, milliseconds. */
+  readonly haltMs: number;
   /** Longest wait for a peer's Hello, milliseconds. */
   readonly handshakeMs: number;
   /** Delays between attempts to reach a peer, milliseconds. */
@@ -40,6 +42,7 @@ export interface ReplicationSettings {
 export const DEFAULT_REPLICATION_SETTINGS: ReplicationSettings = {
   heartbeatMs: 500,
   failureDetectionMs: 2_000,
+  haltMs: 250,
   handshakeMs: 5_000,
   reconnect: { initialMs: 100, maxMs: 2_000 },
   skewBoundMs: 2_000,

@@ -1,7 +1,12 @@
-/** An entry of a peer's log, by place and key. */
+import type { Version } from '../../model/version.ts';
+import type { RequestId } from '../../proto/gen/kvstore.ts';
+
+/** An entry of a peer's log, by place and key, and the write that it is of. */
 export interface TailEntry {
   readonly sequence: number;
   readonly key: Buffer;
+  readonly version: Version;
+  readonly requestId: RequestId | undefined;
 }
 
 const MOST_ENTRIES = 100_000;

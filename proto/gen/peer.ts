@@ -288,6 +288,8 @@ export interface ReadResult {
   record: Buffer;
   /** Of the key's partition at the sender (PROTOCOL 24). */
   horizonMs: number;
+  /** The record is of a write of the sender's that has not been acknowledged yet: once it is read, it stands. */
+  requestId: RequestId | undefined;
 }
 
 export const ReadResult_Outcome = {
@@ -322,6 +324,26 @@ export interface RepairRequest {
    * they reach everybody.
    */
   returned: boolean;
+  /** The records bring this write, which stands whatever of it the recipient has seen, or what has overwritten it, to the replicas that a retry or a read of it counts on. */
+  finished:
+    | NamedWrite
+    | undefined;
+  /**
+   * A read at a quorum answers with the records once they are here: the recipient has told that read of older ones, or
+   * has told it nothing. Absent: no read.
+   */
+  toldRead?:
+    | boolean
+    | undefined;
+  /** The writes that the returned records are of, as far as they have request ids. */
+  returnedWrites: NamedWrite[];
+}
+
+/** A write and the version that it has been given. */
+export interface NamedWrite {
+  requestId: RequestId | undefined;
+  key: Buffer;
+  version: Version | undefined;
 }
 
 export interface RepairReply {
@@ -464,11 +486,15 @@ export interface LeafItem {
   checksum: number;
 }
 
-/** Whether the recipient has seen a write with this id in the last minute (PROTOCOL 8). */
+/**
+ * Whether the recipient has seen a write with this id in the last minute (PROTOCOL 8).
+ * Whether a write has been applied at the recipient: by its request id, by its version, or by both.
+ */
 export interface LookupRequest {
   id: number;
   requestId: RequestId | undefined;
   key: Buffer;
+  version: Version | undefined;
 }
 
 export interface LookupReply {
@@ -2052,7 +2078,7 @@ export const ReadReply: MessageFns<ReadReply> = {
 };
 
 function createBaseReadResult(): ReadResult {
-  return { outcome: 0, record: Buffer.alloc(0), horizonMs: 0 };
+  return { outcome: 0, record: Buffer.alloc(0), horizonMs: 0, requestId: undefined };
 }
 
 export const ReadResult: MessageFns<ReadResult> = {
@@ -2065,6 +2091,9 @@ export const ReadResult: MessageFns<ReadResult> = {
     }
     if (message.horizonMs !== 0) {
       writer.uint32(24).uint64(message.horizonMs);
+    }
+    if (message.requestId !== undefined) {
+      RequestId.encode(message.requestId, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -2106,6 +2135,14 @@ export const ReadResult: MessageFns<ReadResult> = {
             message.horizonMs = longToNumber(reader.uint64());
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.requestId = RequestId.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2120,7 +2157,7 @@ export const ReadResult: MessageFns<ReadResult> = {
 };
 
 function createBaseRepairRequest(): RepairRequest {
-  return { id: 0, records: [], returned: false };
+  return { id: 0, records: [], returned: false, finished: undefined, toldRead: undefined, returnedWrites: [] };
 }
 
 export const RepairRequest: MessageFns<RepairRequest> = {
@@ -2133,6 +2170,15 @@ export const RepairRequest: MessageFns<RepairRequest> = {
     }
     if (message.returned !== false) {
       writer.uint32(24).bool(message.returned);
+    }
+    if (message.finished !== undefined) {
+      NamedWrite.encode(message.finished, writer.uint32(34).fork()).join();
+    }
+    if (message.toldRead !== undefined) {
+      writer.uint32(40).bool(message.toldRead);
+    }
+    for (const v of message.returnedWrites) {
+      NamedWrite.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -2172,6 +2218,98 @@ export const RepairRequest: MessageFns<RepairRequest> = {
             }
 
             message.returned = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.finished = NamedWrite.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.toldRead = reader.bool();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.returnedWrites.push(NamedWrite.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseNamedWrite(): NamedWrite {
+  return { requestId: undefined, key: Buffer.alloc(0), version: undefined };
+}
+
+export const NamedWrite: MessageFns<NamedWrite> = {
+  encode(message: NamedWrite, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.requestId !== undefined) {
+      RequestId.encode(message.requestId, writer.uint32(10).fork()).join();
+    }
+    if (message.key.length !== 0) {
+      writer.uint32(18).bytes(message.key);
+    }
+    if (message.version !== undefined) {
+      Version.encode(message.version, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): NamedWrite {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseNamedWrite();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.requestId = RequestId.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.version = Version.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -3397,7 +3535,7 @@ export const LeafItem: MessageFns<LeafItem> = {
 };
 
 function createBaseLookupRequest(): LookupRequest {
-  return { id: 0, requestId: undefined, key: Buffer.alloc(0) };
+  return { id: 0, requestId: undefined, key: Buffer.alloc(0), version: undefined };
 }
 
 export const LookupRequest: MessageFns<LookupRequest> = {
@@ -3410,6 +3548,9 @@ export const LookupRequest: MessageFns<LookupRequest> = {
     }
     if (message.key.length !== 0) {
       writer.uint32(26).bytes(message.key);
+    }
+    if (message.version !== undefined) {
+      Version.encode(message.version, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -3449,6 +3590,14 @@ export const LookupRequest: MessageFns<LookupRequest> = {
             }
 
             message.key = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.version = Version.decode(reader, reader.uint32());
             continue;
           }
         }

@@ -17,7 +17,14 @@ const NO_VERSION_AT_ALL = { wallMs: 2 ** 48, counter: 0, writer: 1 };
 
 const repair = (change: object): FrameBody => ({
   $case: 'repair',
-  value: { id: 1, records: [{ key, record, horizonMs: 0, ...change }], returned: false },
+  value: {
+    id: 1,
+    records: [{ key, record, horizonMs: 0, ...change }],
+    returned: false,
+    finished: undefined,
+    toldRead: undefined,
+    returnedWrites: [],
+  },
 });
 const entry = (change: Partial<Entry> = {}): Entry => ({
   sequence: 1,
@@ -314,10 +321,11 @@ describe('bad input from a peer that was let in', () => {
         /operation/,
       ],
       [
-        'a search for no request',
-        (peer) => peer.send({ $case: 'lookup', value: { id: 1, requestId: undefined, key } }),
+        'a search for no write',
+        (peer) =>
+          peer.send({ $case: 'lookup', value: { id: 1, requestId: undefined, version: undefined, key } }),
         'BAD_FRAME',
-        /request id/,
+        /request id and the version/,
       ],
     ];
     for (const [what, act, reason, words] of later) {
@@ -419,7 +427,7 @@ describe('bad input from a peer that was let in', () => {
       stand.unchanged(async () => {
         using peer = await stand.stranger();
         await peer.join({ bootCounter: 5 });
-        const results = [{ outcome: ReadResult_Outcome.RECORD, record, horizonMs: 0 }];
+        const results = [{ outcome: ReadResult_Outcome.RECORD, record, horizonMs: 0, requestId: undefined }];
         peer.send({ $case: 'readReply', value: { id: 12_345, results } });
         peer.send({ $case: 'repairReply', value: { id: 12_346 } });
         peer.send(read([Buffer.from('before-1')]));
@@ -446,7 +454,7 @@ describe('bad input from a peer that was let in', () => {
       await peer.join({ bootCounter: 5 });
       const value = {
         id: 1,
-        results: [{ outcome: 1, record: Buffer.alloc(8 * 1024 * 1024), horizonMs: 0 }],
+        results: [{ outcome: 1, record: Buffer.alloc(8 * 1024 * 1024), horizonMs: 0, requestId: undefined }],
       } as const;
       for (let sent = 0; sent < 8 && peer.isOpen; sent += 1) {
         peer.send({ $case: 'readReply', value: { ...value, results: [...value.results] } }, { epoch: 3 });

@@ -12,7 +12,14 @@ const empty = Buffer.alloc(0);
 
 const repair = (change: object): FrameBody => ({
   $case: 'repair',
-  value: { id: 1, records: [{ key, record, horizonMs: 0, ...change }], returned: false },
+  value: {
+    id: 1,
+    records: [{ key, record, horizonMs: 0, ...change }],
+    returned: false,
+    finished: undefined,
+    toldRead: undefined,
+    returnedWrites: [],
+  },
 });
 const entry = (change: Partial<Entry> = {}): Entry => ({
   sequence: 1,

@@ -136,6 +136,9 @@ const frame = (id: number, bytes = 1): PeerFrame => ({
       id,
       records: [{ key: Buffer.alloc(1), record: Buffer.alloc(bytes), horizonMs: 0 }],
       returned: false,
+      finished: undefined,
+      toldRead: undefined,
+      returnedWrites: [],
     },
   },
 });

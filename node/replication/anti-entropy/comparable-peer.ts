@@ -7,7 +7,7 @@ import type {
   RecordPosition,
   RecordsChunk,
 } from '../../../proto/gen/peer.ts';
-import type { SentRecord } from './received-records.ts';
+import type { SentRecord } from '../repairs.ts';
 
 /**
  * A connected peer as comparisons see it. Every method rejects when the stream to the peer ends; an object may stand for

@@ -1,3 +1,4 @@
+import type { SentRecord } from '../repairs.ts';
 import { abortReason } from '../../../common/clock.ts';
 import { byteString } from '../../../common/bytes.ts';
 import { quorumOf } from '../../../model/cluster-map.ts';
@@ -8,7 +9,7 @@ import { ReadResult_Outcome, type ReadResult } from '../../../proto/gen/peer.ts'
 import { decodeRecord } from '../../storage/record.ts';
 import { abortablePeer } from './abortable-peer.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
-import { applyReceived, isDataLoss, type SentRecord } from './received-records.ts';
+import { applyReceived, isDataLoss } from './received-records.ts';
 import type { ClusterView, Surroundings } from './surroundings.ts';
 
 export interface HealerOptions extends Omit<Surroundings, 'onDamaged'> {

@@ -1,3 +1,4 @@
+import type { SentRecord } from '../repairs.ts';
 import { byteString } from '../../../common/bytes.ts';
 import { KvError } from '../../../common/errors.ts';
 import { compareVersions } from '../../../model/version.ts';
@@ -12,7 +13,7 @@ import type { StoredRecord } from '../../storage/store.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
 import type { LeafSet } from './leaf-set.ts';
 import { type OwnRecord, OwnRecords } from './own-records.ts';
-import { applyReceived, isDataLoss, type SentRecord } from './received-records.ts';
+import { applyReceived, isDataLoss } from './received-records.ts';
 import type { Surroundings } from './surroundings.ts';
 
 /** What became of the differences between two replicas. */

@@ -1,15 +1,10 @@
 import { KvError } from '../../../common/errors.ts';
 import { partitionOf } from '../../../model/key-hash.ts';
 import { StoreCorrupt } from '../../storage/store-errors.ts';
-import type { KeyedRecord } from '../../storage/store.ts';
+import type { SentRecord } from '../repairs.ts';
 import type { Surroundings } from './surroundings.ts';
 
-/** A record on its way between replicas outside of a log, with the sender's horizon of its partition before it was read. */
-export interface SentRecord extends KeyedRecord {
-  readonly horizonMs: number;
-}
-
-type Receiver = Pick<Surroundings, 'store' | 'horizons' | 'onReceived' | 'metrics'>;
+type Receiver = Pick<Surroundings, 'store' | 'horizons' | 'onReceived' | 'onApplied' | 'metrics'>;
 
 /** The records that are not purged here (PROTOCOL 24); apply them in the same turn. */
 export function admittedRecords(receiver: Receiver, records: readonly SentRecord[]): readonly SentRecord[] {
@@ -27,7 +22,14 @@ export function admittedRecords(receiver: Receiver, records: readonly SentRecord
 /** Applies what is not purged here; resolves, when that is durable, with how many records were applied. */
 export async function applyReceived(receiver: Receiver, records: readonly SentRecord[]): Promise<number> {
   const admitted = admittedRecords(receiver, records);
-  await receiver.store.apply(admitted.map(({ key, record }) => ({ key, record, own: false }))).durable;
+  const { outcomes, durable } = receiver.store.apply(
+    admitted.map(({ key, record }) => ({ key, record, own: false })),
+  );
+  for (const [place, { key, record }] of admitted.entries()) {
+    if (outcomes[place]?.kind !== 'applied') continue;
+    receiver.onApplied(partitionOf(key, receiver.store.partitions), record);
+  }
+  await durable;
   return admitted.length;
 }
 

@@ -50,6 +50,8 @@ export interface Surroundings {
   readonly cluster: ClusterView;
   /** A record of somebody else is about to be applied: its version is one to stay above. */
   readonly onReceived: (partition: number, record: StoredRecord) => void;
+  /** It was applied, with nothing newer there. */
+  readonly onApplied: (partition: number, record: StoredRecord) => void;
   /** A record of this node fails its checksum. */
   readonly onDamaged: (key: Buffer) => void;
   readonly clock: Clock;

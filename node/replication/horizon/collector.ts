@@ -56,6 +56,8 @@ export interface CollectorOptions {
   /** What a member last said, this node included. */
   readonly member: (nodeId: string) => MemberView;
   readonly isReadable: (partition: number) => boolean;
+  /** The wall clock of the member that is ahead of all, milliseconds since 1970. */
+  readonly latestWallMs: () => number;
   readonly clock: Clock;
   readonly scheduler: Scheduler;
   readonly settings: CollectionSettings;
@@ -101,6 +103,7 @@ export class Collector {
       map,
       label: options.label(map),
       wallMs: options.clock.wallMs(),
+      latestWallMs: options.latestWallMs(),
     });
     const freezes = held.map((partition) => verdict.freezeOf(partition));
     for (const [index, partition] of held.entries()) {

@@ -27,6 +27,8 @@ export interface CollectionView {
   readonly label: Label;
   readonly member: (nodeId: string) => MemberView;
   readonly wallMs: number;
+  /** The wall clock of the member that is ahead of all, milliseconds since 1970. */
+  readonly latestWallMs: number;
   readonly ageMs: number;
   readonly stepMs: number;
   readonly slowMs: number;
@@ -80,8 +82,10 @@ export function judgeCollection(view: CollectionView): CollectionVerdict {
     if (lowWaterMs < lowest.lowWaterMs) lowest = { member: nodeId, lowWaterMs };
   }
   if (lowest.lowWaterMs === 0) return frozen(unacknowledged(lowest.member, undefined));
+  // Versions run ahead of the wall clock, by as much as a ceiling does after a start; what expires goes by the wall clock.
+  const passedMs = Math.min(lowest.lowWaterMs, view.latestWallMs);
   // In steps, so that replicas choose the same horizon and what they have collected does not tell them apart.
-  const reached = (lowest.lowWaterMs - ageMs) / stepMs;
+  const reached = (passedMs - ageMs) / stepMs;
   const targetMs = Number.isFinite(reached) ? Math.max(0, Math.floor(reached) * stepMs) : 0;
   const slow =
     wallMs - lowest.lowWaterMs > slowMs ? unacknowledged(lowest.member, lowest.lowWaterMs) : undefined;

@@ -1,6 +1,6 @@
 import { quorumOf } from '../../../model/cluster-map.ts';
 import type { ReplicaSets } from '../../../model/replica-sets.ts';
-import { compareVersions, NO_VERSION, newestVersion, type Version } from '../../../model/version.ts';
+import { compareVersions, formatVersion, type Version } from '../../../model/version.ts';
 import type { Consistency } from '../engine.ts';
 import { isCovered } from '../horizon/rules.ts';
 import { rebuildSources } from '../quorum.ts';
@@ -12,17 +12,19 @@ export interface RetryAnswer {
   /** Of what it stores of the key; says nothing where the request is not known. */
   readonly stored: Version | undefined;
   readonly horizonMs: number;
+  /** Of the minter, which has been at it ever since: it has shown the write to no quorum read, and heard of no end of it. */
+  readonly unsettled?: boolean;
 }
 
 /**
  * - `finish`: the write stands at this version; it is to be brought to enough replicas.
- * - `write`: it has never been acknowledged, or it was beaten by a write acknowledged before it began: it is to be
- *   written, above everything that is stored.
+ * - `write`: it has never been acknowledged, or it was beaten, at this version, by a write acknowledged before it began: it
+ *   is to be written, above everything that is stored.
  * - `wait`: the answers so far do not tell.
  */
 export type RetryVerdict =
   | { readonly kind: 'finish'; readonly version: Version }
-  | { readonly kind: 'write' }
+  | { readonly kind: 'write'; readonly beaten: Version | undefined }
   | { readonly kind: 'wait' };
 
 export interface RetryEvidence {
@@ -30,6 +32,8 @@ export interface RetryEvidence {
   readonly consistency: Consistency;
   /** By replica. */
   readonly answers: ReadonlyMap<string, RetryAnswer>;
+  /** A version that it is known to have been minted with. */
+  readonly minted?: Version | undefined;
   /** The member that minted a version, when that is known. */
   readonly minterOf: (version: Version) => string | undefined;
 }
@@ -44,26 +48,55 @@ export interface RetryEvidence {
  *
  * A replica that applied the write, minted it, or still has something older, did not hold a newer one when the write
  * began. n - Q + 1 such replicas of those that are read leave no quorum that could have: the write stands. Q replicas
- * that hold something newer and never applied it leave no quorum that could have acknowledged it: it is written again.
- * Everything else has to wait for more answers. At ONE a single replica acknowledges, and it was found on one.
+ * that hold something newer and never applied it leave no quorum that could have acknowledged it: it is written again. And
+ * so do n - Q + 1 that either never applied it or are its minter, who would know of a quorum of which it was one: nobody
+ * has read it, or was told that it is done. Everything else has to wait for more answers. At ONE a single replica acknowledges, and it was found on one.
  */
 export function judgeRetry(evidence: RetryEvidence): RetryVerdict {
-  const { sets, consistency, answers, minterOf } = evidence;
-  const version = [...answers.values()].reduce(
-    (newest, { known }) => (known.kind === 'held' ? newestVersion(newest, known.version) : newest),
-    NO_VERSION,
+  const { sets, consistency, answers, minted } = evidence;
+  const versions = candidates(answers, minted);
+  const [newest] = versions;
+  if (newest === undefined) return judgeMissing(sets, answers);
+  if (consistency === 'ONE') return { kind: 'finish', version: newest };
+  // A retry that did not find it has given it another version, which may be a lower one.
+  const standing = versions.find((version) => stands(version, evidence));
+  if (standing !== undefined) return { kind: 'finish', version: standing };
+  const isBeaten = versions.every((version) => isFree(version, evidence));
+  return isBeaten ? { kind: 'write', beaten: newest } : { kind: 'wait' };
+}
+
+/** Every version that the write is known to have been given, the newest first. */
+function candidates(answers: RetryEvidence['answers'], minted: Version | undefined): Version[] {
+  const versions = new Map<string, Version>();
+  if (minted !== undefined) versions.set(formatVersion(minted), minted);
+  for (const { known } of answers.values()) {
+    if (known.kind !== 'held') continue;
+    // What its coordinator has given up, since it was beaten, is not what became of it.
+    const isGivenUp = known.version.writer === minted?.writer && compareVersions(known.version, minted) < 0;
+    if (!isGivenUp) versions.set(formatVersion(known.version), known.version);
+  }
+  return [...versions.values()].sort((a, b) => compareVersions(b, a));
+}
+
+/** No quorum can have held something newer when it began. */
+function stands(version: Version, evidence: RetryEvidence): boolean {
+  const { read } = evidence.sets;
+  const had = read.filter((nodeId) => hadNothingNewer(version, nodeId, evidence) === true);
+  return had.length >= rebuildSources(read.length);
+}
+
+/** No quorum can have acknowledged it, or have shown it to a read. */
+function isFree(version: Version, evidence: RetryEvidence): boolean {
+  const { sets, answers, minted } = evidence;
+  const isMinted = minted !== undefined && compareVersions(version, minted) === 0;
+  const had = (nodeId: string): boolean | undefined => hadNothingNewer(version, nodeId, evidence);
+  const never = sets.read.filter(
+    (nodeId) => had(nodeId) === false || (isMinted && answers.get(nodeId)?.unsettled === true),
   );
-  if (compareVersions(version, NO_VERSION) === 0) return judgeMissing(sets, answers);
-  if (consistency === 'ONE') return { kind: 'finish', version };
-  const minter = minterOf(version);
-  const had = (nodeId: string): boolean | undefined =>
-    hadNothingNewer(version, answers.get(nodeId), nodeId === minter);
-  const count = (set: readonly string[], is: boolean): number =>
-    set.reduce((sum, nodeId) => sum + (had(nodeId) === is ? 1 : 0), 0);
-  if (count(sets.read, true) >= rebuildSources(sets.read.length)) return { kind: 'finish', version };
-  return sets.write.some((set) => count(set, false) >= quorumOf(set.length))
-    ? { kind: 'write' }
-    : { kind: 'wait' };
+  if (never.length >= rebuildSources(sets.read.length)) return true;
+  return sets.write.some(
+    (set) => set.filter((nodeId) => had(nodeId) === false).length >= quorumOf(set.length),
+  );
 }
 
 function judgeMissing(sets: ReplicaSets, answers: RetryEvidence['answers']): RetryVerdict {
@@ -71,21 +104,27 @@ function judgeMissing(sets: ReplicaSets, answers: RetryEvidence['answers']): Ret
     (set) =>
       set.filter((nodeId) => answers.get(nodeId)?.known.kind === 'not-held').length >= quorumOf(set.length),
   );
-  return enough ? { kind: 'write' } : { kind: 'wait' };
+  return enough ? { kind: 'write', beaten: undefined } : { kind: 'wait' };
 }
 
 /** Undefined while it cannot be told. */
 function hadNothingNewer(
   version: Version,
-  answer: RetryAnswer | undefined,
-  isMinter: boolean,
+  nodeId: string,
+  { answers, minterOf }: RetryEvidence,
 ): boolean | undefined {
-  if (isMinter) return true;
+  if (minterOf(version) === nodeId) return true;
+  const answer = answers.get(nodeId);
   if (answer === undefined) return undefined;
   const { known, stored, horizonMs } = answer;
   // It may have come and been forgotten, or newer things have been lost.
   if (known.kind === 'unknown') return undefined;
-  if (known.kind === 'held' && compareVersions(known.version, version) === 0) return true;
+  if (known.kind === 'held') {
+    const order = compareVersions(known.version, version);
+    if (order === 0) return true;
+    // Of a request the newest version is remembered: this one may have been there before.
+    if (order > 0) return undefined;
+  }
   // Something newer may have been there and have been collected since.
   if (stored === undefined) return !isCovered(version, horizonMs);
   return compareVersions(stored, version) <= 0;

@@ -1,9 +1,8 @@
 import { KvError } from '../../../common/errors.ts';
-import type { RequestId } from '../../../proto/gen/kvstore.ts';
 import type { LookupReply, LookupRequest } from '../../../proto/gen/peer.ts';
 import type { Store, StoredRecord } from '../../storage/store.ts';
 import type { Topology } from '../topology.ts';
-import type { RequestIndex, RequestKnowledge } from './request-index.ts';
+import type { AskedWrite, RequestIndex, RequestKnowledge } from './request-index.ts';
 
 export interface LookupSources {
   readonly store: Pick<Store, 'latest'>;
@@ -15,7 +14,7 @@ export interface LookupSources {
   readonly horizonMs: (partition: number) => number;
 }
 
-/** What a replica can say of a request, and what it stores of its key, synced or not. */
+/** What a replica can say of a write, and what it stores of its key, synced or not. */
 export interface Lookup {
   readonly known: RequestKnowledge;
   readonly record: StoredRecord | undefined;
@@ -26,17 +25,17 @@ const NOTHING = Buffer.alloc(0);
 const UNKNOWN: Lookup = { known: { kind: 'unknown' }, record: undefined, horizonMs: 0 };
 
 /**
- * Looks a request up here. Nothing of it need be durable: whoever builds on it brings the record to the replicas that it
+ * Looks a write up here. Nothing of it need be durable: whoever builds on it brings the record to the replicas that it
  * counts, this one included.
  */
-export function lookUp(sources: LookupSources, requestId: RequestId, key: Buffer): Lookup {
+export function lookUp(sources: LookupSources, asked: AskedWrite, key: Buffer): Lookup {
   const { store, index, topology, isReadable, horizonMs } = sources;
   const partition = topology.partitionOf(key);
   // What was applied before it lost its data, it does not know, nor what it holds of it.
   if (!topology.holds(partition) || !isReadable(partition)) return UNKNOWN;
   const horizon = horizonMs(partition);
   try {
-    const known = index.lookup(requestId, key, partition);
+    const known = index.lookup(asked, key, partition);
     return { known, record: store.latest(key), horizonMs: horizon };
   } catch (error) {
     if (error instanceof KvError && error.code === 'DATA_LOSS') return UNKNOWN;
@@ -44,9 +43,9 @@ export function lookUp(sources: LookupSources, requestId: RequestId, key: Buffer
   }
 }
 
-/** Answers a coordinator's question about a retried request. */
-export function answerLookup(sources: LookupSources, { id, requestId, key }: LookupRequest): LookupReply {
-  const { known, record, horizonMs } = requestId === undefined ? UNKNOWN : lookUp(sources, requestId, key);
+/** Answers a coordinator's question about a write. */
+export function answerLookup(sources: LookupSources, { id, key, ...asked }: LookupRequest): LookupReply {
+  const { known, record, horizonMs } = lookUp(sources, asked, key);
   return {
     id,
     found: known.kind === 'held',

@@ -36,7 +36,8 @@ export async function recallRequests(options: RecallOptions): Promise<void> {
     const oldest = slice.entries[0];
     if (first && oldest !== undefined && oldest.record.version.wallMs <= sinceWallMs) reachesBack = true;
     for (const { requestId, key, record } of slice.entries) {
-      if (requestId !== undefined) index.note(requestId, key, record.version);
+      if (requestId === undefined) index.noteVersion(record.version);
+      else index.note(requestId, key, record.version);
     }
     if (slice.through <= after) break;
     after = slice.through;

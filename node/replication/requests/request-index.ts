@@ -3,6 +3,7 @@ import type { Clock } from '../../../common/clock.ts';
 import { compareVersions, type Version } from '../../../model/version.ts';
 import type { RequestId } from '../../../proto/gen/kvstore.ts';
 import type { LiveValue } from '../engine.ts';
+import { DEFAULT_RECENT_VERSIONS, RecentVersions } from './recent-versions.ts';
 
 /** What a node remembers of requests. */
 export interface RequestIndexSettings {
@@ -29,6 +30,12 @@ export const DEFAULT_REQUEST_INDEX_SETTINGS: RequestIndexSettings = {
  */
 export type RequestKnowledge =
   { readonly kind: 'held'; readonly version: Version } | { readonly kind: 'not-held' | 'unknown' };
+
+/** A write that is asked about: by its request id, by the version that is known of it, or by both. */
+export interface AskedWrite {
+  readonly requestId: RequestId | undefined;
+  readonly version: Version | undefined;
+}
 
 /** What the write replaced, where this node coordinated it. */
 export interface Replaced {
@@ -61,6 +68,7 @@ interface Generation {
 
 const GENERATIONS = 6;
 const MOST_FORGOTTEN_CLIENTS = 10_000;
+const MOST_DOUBTED_VERSIONS = 1000;
 const REPLACED_OVERHEAD_BYTES = 64;
 
 /**
@@ -81,6 +89,11 @@ export class RequestIndex {
   /** Until when a partition's requests may be unknown here, by the monotonic clock. */
   private readonly unknownUntilMs = new Map<number, number>();
   private completeFromMs = Infinity;
+  /** Of writes that came without an id. */
+  private readonly versions = new RecentVersions(DEFAULT_RECENT_VERSIONS);
+  /** Those that this replica has answered `not-held` of. */
+  private readonly denied = new RecentVersions(MOST_DOUBTED_VERSIONS);
+  private readonly doubted = new RecentVersions(MOST_DOUBTED_VERSIONS);
   private lastNamed: { readonly id: RequestId | undefined; readonly name: string } = {
     id: undefined,
     name: '',
@@ -118,12 +131,49 @@ export class RequestIndex {
     this.keepReplaced(generation, write);
   }
 
-  /** What is known of a request about a key of that partition. */
-  lookup(id: RequestId, key: Buffer, partition: number): RequestKnowledge {
-    const version = this.versionOf(id, key);
-    if (version !== undefined) return { kind: 'held', version };
-    const knows = this.knows(partition) && !this.hasForgotten(id);
-    return { kind: knows ? 'not-held' : 'unknown' };
+  /** The same for a write without an id, or one that came without it; and that somebody else knows of an own one. */
+  noteVersion(version: Version): void {
+    this.versions.note(version);
+  }
+
+  /** A write was read when something newer may have been here before: nothing is said of it. */
+  doubt(version: Version): void {
+    this.doubted.note(version);
+  }
+
+  /** Whether this replica has said that the write was beaten here: then its coordinator may write it again, and nobody may read it. */
+  hasDenied(version: Version): boolean {
+    return this.denied.has(version);
+  }
+
+  /** What is known of a write to a key of that partition. */
+  lookup({ requestId, version }: AskedWrite, key: Buffer, partition: number): RequestKnowledge {
+    if (version !== undefined && this.versions.has(version)) return { kind: 'held', version };
+    const noted = requestId === undefined ? undefined : this.versionOf(requestId, key);
+    if (noted !== undefined) return { kind: 'held', version: noted };
+    const mayHaveForgotten =
+      (requestId !== undefined && this.hasForgotten(requestId)) ||
+      (version !== undefined && this.isUnclear(version));
+    if (!this.knows(partition) || mayHaveForgotten) return { kind: 'unknown' };
+    if (version !== undefined) this.denied.note(version);
+    return { kind: 'not-held' };
+  }
+
+  /** Whether the write has been applied here at this version, with nothing newer there when it came. */
+  hasStood(id: RequestId | undefined, key: Buffer, version: Version): boolean {
+    if (this.versions.has(version)) return true;
+    const noted = id === undefined ? undefined : this.versionOf(id, key);
+    return noted !== undefined && compareVersions(noted, version) === 0;
+  }
+
+  /** Whether nothing has been noted of a version but the minting of it, by its own request id. */
+  isUnsettled(version: Version): boolean {
+    return !this.versions.has(version) && !this.isUnclear(version);
+  }
+
+  private isUnclear(version: Version): boolean {
+    const { versions, doubted } = this;
+    return versions.mayHaveForgotten(version) || doubted.has(version) || doubted.mayHaveForgotten(version);
   }
 
   /** The version at which the request was applied here; undefined when it is not remembered. */
@@ -148,9 +198,9 @@ export class RequestIndex {
     this.completeFromMs = sinceMs;
   }
 
-  /** Partitions were filled from others: what had been applied to them before is not known here. */
-  learnAnew(partitions: Iterable<number>): void {
-    const untilMs = this.clock.monotonicMs() + this.settings.windowMs;
+  /** Partitions were filled from others some time ago: what had been applied to them before is not known here. */
+  learnAnew(partitions: Iterable<number>, agoMs = 0): void {
+    const untilMs = this.clock.monotonicMs() + this.settings.windowMs - Math.max(0, agoMs);
     for (const partition of partitions) this.unknownUntilMs.set(partition, untilMs);
   }
 

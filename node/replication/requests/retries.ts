@@ -4,33 +4,27 @@ import { compareVersions, NO_VERSION, type Version } from '../../../model/versio
 import type { RequestId } from '../../../proto/gen/kvstore.ts';
 import type { LookupReply, LookupRequest } from '../../../proto/gen/peer.ts';
 import { decodeRecord } from '../../storage/record.ts';
-import type { KeyedRecord } from '../../storage/store.ts';
 import { type Settled, settleBy } from '../deadline.ts';
 import type { Consistency } from '../engine.ts';
 import { isCovered } from '../horizon/rules.ts';
 import { describeQuorum, type Holders, isWriteQuorum } from '../quorum.ts';
+import type { NamedWrite, RepairReason, Repairs, SentRecord } from '../repairs.ts';
 import type { Topology } from '../topology.ts';
 import { judgeRetry, type RetryAnswer, type RetryVerdict } from './judge-retry.ts';
 import { type Lookup, lookUp, type LookupSources } from './lookup.ts';
 import type { RequestMetrics } from './metrics.ts';
 import type { Replaced } from './request-index.ts';
 
-/** A record with the horizon of its partition where it was read, from before it was read. */
-export interface ShownRecord extends KeyedRecord {
-  readonly horizonMs: number;
-}
-
 /** Another replica, as far as retries need it. */
 export interface RetryReplica {
   lookup(request: Omit<LookupRequest, 'id'>): Promise<LookupReply>;
   /** Resolves when it durably holds the records or newer ones. */
-  repair(records: readonly ShownRecord[]): Promise<void>;
+  repair(records: readonly SentRecord[], reason: RepairReason): Promise<void>;
 }
 
 export interface RetriesOptions extends LookupSources {
   readonly topology: Pick<Topology, 'nodeId' | 'setsOf' | 'partitionOf' | 'holds' | 'isReadable'>;
-  /** Applies records here, as a repair by a peer does; resolves when they or newer ones are durable. */
-  readonly repairHere: (records: readonly ShownRecord[]) => Promise<void>;
+  readonly repairs: Pick<Repairs, 'apply'>;
   /** A connected member. */
   readonly replica: (nodeId: string) => RetryReplica | undefined;
   /** The member that has this incarnation. */
@@ -40,10 +34,12 @@ export interface RetriesOptions extends LookupSources {
   readonly metrics: RequestMetrics;
 }
 
-/** A write that a client sends again because it does not know what became of it. */
+/** A write of which it is not known what became of it: its client sent it again, or a replica held something newer. */
 export interface Retry {
   readonly key: Buffer;
-  readonly requestId: RequestId;
+  readonly requestId: RequestId | undefined;
+  /** The version that this node has minted it with and has been at it since; at least one of the two is known. */
+  readonly version: Version | undefined;
   readonly consistency: Consistency;
   readonly deadlineMs: number;
   readonly signal: AbortSignal | undefined;
@@ -83,8 +79,8 @@ export class Retries {
    */
   async resolve(retry: Retry): Promise<RetryOutcome> {
     const { index, metrics } = this.options;
-    const { requestId, key } = retry;
-    if (index.versionOf(requestId, key) === undefined && index.hasForgotten(requestId)) {
+    const { requestId, version } = retry;
+    if (requestId !== undefined && version === undefined && this.isForgotten(requestId, retry.key)) {
       metrics.count('retries_refused');
       throw new KvError(
         'FAILED_PRECONDITION',
@@ -100,11 +96,17 @@ export class Retries {
     }
     metrics.count('retries_finished');
     await this.finish(retry, verdict.version, inquiry.newest);
-    return { kind: 'done', version: verdict.version, replaced: index.replacedBy(requestId) };
+    const replaced = requestId === undefined ? undefined : index.replacedBy(requestId);
+    return { kind: 'done', version: verdict.version, replaced };
+  }
+
+  private isForgotten(requestId: RequestId, key: Buffer): boolean {
+    const { index } = this.options;
+    return index.versionOf(requestId, key) === undefined && index.hasForgotten(requestId);
   }
 
   /** Brings the write, or what has overwritten it, to enough replicas. */
-  private async finish(retry: Retry, version: Version, newest: ShownRecord | undefined): Promise<void> {
+  private async finish(retry: Retry, version: Version, newest: SentRecord | undefined): Promise<void> {
     const { topology, clock, scheduler, horizonMs } = this.options;
     const partition = topology.partitionOf(retry.key);
     // Collected since: every replica had it.
@@ -112,6 +114,8 @@ export class Retries {
     if (newest === undefined || compareVersions(newest.record.version, version) < 0) {
       throw new KvError('UNAVAILABLE', 'the replica that holds the write cannot show it; try again');
     }
+    const { requestId, key } = retry;
+    const finished = requestId === undefined ? undefined : { requestId, key, version };
     const held = new Map<string, boolean>();
     const holders: Holders = {
       has: (nodeId) => held.has(nodeId),
@@ -125,7 +129,7 @@ export class Retries {
     const members = topology.setsOf(partition).holders;
     let open = members.length;
     for (const nodeId of members) {
-      this.bring(nodeId, newest)
+      this.bring(nodeId, newest, finished)
         .then(() => {
           const isReadable = nodeId === topology.nodeId || topology.isReadable(nodeId, partition);
           held.set(nodeId, isReadable);
@@ -141,15 +145,15 @@ export class Retries {
     await settled.promise;
   }
 
-  private async bring(nodeId: string, shown: ShownRecord): Promise<void> {
-    const { topology, repairHere, replica } = this.options;
+  private async bring(nodeId: string, shown: SentRecord, finished: NamedWrite | undefined): Promise<void> {
+    const { topology, repairs, replica } = this.options;
     if (nodeId === topology.nodeId) {
-      await repairHere([shown]);
+      await repairs.apply([shown], { finished });
       return;
     }
     const other = replica(nodeId);
     if (other === undefined) throw new KvError('UNAVAILABLE', `${nodeId} is not connected`);
-    await other.repair([shown]);
+    await other.repair([shown], { finished });
   }
 }
 
@@ -160,9 +164,12 @@ class Inquiry {
   private readonly partition: number;
   private readonly answers = new Map<string, RetryAnswer>();
   private readonly settled: Settled<Conclusion>;
+  /** The version that they are asked about. */
+  private asked: Version | undefined;
+  private round = 0;
   private open = 0;
   private concluded = false;
-  private shown: ShownRecord | undefined;
+  private shown: SentRecord | undefined;
 
   constructor(options: RetriesOptions, retry: Retry) {
     const { clock, scheduler, topology } = options;
@@ -173,14 +180,23 @@ class Inquiry {
   }
 
   /** The newest record of the key that any of them has shown. */
-  get newest(): ShownRecord | undefined {
+  get newest(): SentRecord | undefined {
     return this.shown;
   }
 
   conclude(): Promise<Conclusion> {
+    this.ask(this.retry.version);
+    return this.settled.promise;
+  }
+
+  /** All replicas, anew. */
+  private ask(version: Version | undefined): void {
     const { options, retry } = this;
     const { topology, replica } = options;
     const { key, requestId } = retry;
+    this.asked = version;
+    this.answers.clear();
+    const round = (this.round += 1);
     const others = topology.setsOf(this.partition).holders.flatMap((nodeId) => {
       const other = nodeId === topology.nodeId ? undefined : replica(nodeId);
       return other === undefined ? [] : [{ nodeId, other }];
@@ -188,21 +204,24 @@ class Inquiry {
     this.open = others.length;
     for (const { nodeId, other } of others) {
       other
-        .lookup({ key, requestId })
-        .then((reply) => this.note(nodeId, lookupOf(key, reply)))
+        .lookup({ key, requestId, version })
+        .then((reply) => {
+          if (round === this.round) this.note(nodeId, lookupOf(key, reply));
+        })
         .catch(() => undefined) // As if it had not been connected.
         .finally(() => {
+          if (round !== this.round) return;
           this.open -= 1;
           this.judge();
         });
     }
-    this.note(topology.nodeId, lookUp(options, requestId, key));
+    const unsettled = retry.version !== undefined && options.index.isUnsettled(retry.version);
+    this.note(topology.nodeId, lookUp(options, { requestId, version }, key), unsettled);
     this.judge();
-    return this.settled.promise;
   }
 
-  private note(nodeId: string, { known, record, horizonMs }: Lookup): void {
-    this.answers.set(nodeId, { known, stored: record?.version, horizonMs });
+  private note(nodeId: string, { known, record, horizonMs }: Lookup, unsettled = false): void {
+    this.answers.set(nodeId, { known, stored: record?.version, horizonMs, unsettled });
     if (record === undefined) return;
     const before = this.shown?.record.version ?? NO_VERSION;
     if (compareVersions(record.version, before) > 0) this.shown = { key: this.retry.key, record, horizonMs };
@@ -215,9 +234,16 @@ class Inquiry {
       sets: topology.setsOf(this.partition),
       consistency: this.retry.consistency,
       answers: this.answers,
+      minted: this.asked,
       minterOf: ({ writer }) => memberOf(writer),
     });
     if (verdict.kind === 'wait' && this.open > 0) return;
+    // A repair may have brought it where its id is not known, and something newer have come over it since.
+    const { beaten } = verdict.kind === 'write' ? verdict : { beaten: undefined };
+    if (beaten !== undefined && compareVersions(beaten, this.asked ?? NO_VERSION) !== 0) {
+      this.ask(beaten);
+      return;
+    }
     this.concluded = true;
     if (verdict.kind === 'wait') this.settled.reject(this.undecided());
     else this.settled.resolve(verdict);

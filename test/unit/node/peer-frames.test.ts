@@ -6,7 +6,20 @@ const HEADER = { clusterId: '', epoch: 0, sender: 'kv-0', senderIncarnation: 1, 
 
 function frame(bytes: number): PeerFrame {
   const records = [{ key: Buffer.from('k'), record: Buffer.alloc(bytes), horizonMs: 0 }];
-  return { header: HEADER, body: { $case: 'repair', value: { id: 1, records, returned: false } } };
+  return {
+    header: HEADER,
+    body: {
+      $case: 'repair',
+      value: {
+        id: 1,
+        records,
+        returned: false,
+        finished: undefined,
+        toldRead: undefined,
+        returnedWrites: [],
+      },
+    },
+  };
 }
 
 /** A connection that takes what is written when it is told to. */

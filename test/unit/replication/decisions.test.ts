@@ -218,7 +218,12 @@ describe('a Hello', () => {
 });
 
 describe('the unsynced tail of a peer', () => {
-  const entry = (sequence: number) => ({ sequence, key: Buffer.from(`k${sequence}`) });
+  const entry = (sequence: number) => ({
+    sequence,
+    key: Buffer.from(`k${sequence}`),
+    version: { wallMs: sequence, counter: 0, writer: 1 },
+    requestId: undefined,
+  });
   const start = { incarnation: 1, bootCounter: 1, recoveredHead: 0, cursor: 0 };
 
   it('gives back what a new start of the same volume has lost, and only that', () => {

@@ -88,8 +88,18 @@ const SOUND: { readonly [C in Case]: Value<C> } = {
     },
   },
   read: { id: 1, keys: [key], stored: false },
-  readReply: { id: 1, results: [{ outcome: ReadResult_Outcome.ABSENT, record: empty, horizonMs: 0 }] },
-  repair: { id: 1, records: [{ key, record, horizonMs: 0 }], returned: false },
+  readReply: {
+    id: 1,
+    results: [{ outcome: ReadResult_Outcome.ABSENT, record: empty, horizonMs: 0, requestId: undefined }],
+  },
+  repair: {
+    id: 1,
+    records: [{ key, record, horizonMs: 0 }],
+    returned: false,
+    finished: undefined,
+    toldRead: undefined,
+    returnedWrites: [],
+  },
   repairReply: { id: 1 },
   list: {
     id: 1,
@@ -137,7 +147,7 @@ const SOUND: { readonly [C in Case]: Value<C> } = {
   },
   leaf: { id: 1, partition: 15, leaves: Buffer.alloc(32), startAfter: empty, limit: 100 },
   leafReply: { id: 1, items: [{ key, version, checksum: 1 }], through: key, horizonMs: 0 },
-  lookup: { id: 1, requestId, key },
+  lookup: { id: 1, requestId, key, version },
   lookupReply: { id: 1, found: true, version, record, horizonMs: 0, unknown: false },
 };
 
@@ -376,7 +386,16 @@ const BAD: readonly [what: string, frame: Body, problem: RegExp][] = [
     /a key has 1025 bytes/,
   ],
   ['leaves through a long key', body('leafReply', { through: long }), /through has 1025 bytes/],
-  ['a search for no request', body('lookup', { requestId: undefined }), /the request id is missing/],
+  [
+    'a search for no write',
+    body('lookup', { requestId: undefined, version: undefined }),
+    /the request id and the version are missing/,
+  ],
+  [
+    'a repair that finishes no write',
+    body('repair', { finished: { requestId: undefined, key, version } }),
+    /the request id is missing/,
+  ],
   ['a search for no key', body('lookup', { key: empty }), /a key has 0 bytes/],
   ['a find without a version', body('lookupReply', { version: undefined }), /a version is missing/],
 ];

@@ -2,7 +2,12 @@ import { expect } from 'chai';
 import { ReadResult_Outcome } from '../../../proto/gen/peer.ts';
 import { HybridClock } from '../../../node/replication/hybrid-clock.ts';
 import { OwnLog } from '../../../node/replication/own-log.ts';
+import { Repairs } from '../../../node/replication/repairs.ts';
 import { RequestHandler } from '../../../node/replication/request-handler.ts';
+import {
+  DEFAULT_REQUEST_INDEX_SETTINGS,
+  RequestIndex,
+} from '../../../node/replication/requests/request-index.ts';
 import { liveRecord } from '../../../node/storage/record.ts';
 import { PARTITIONS, ReplicaCluster } from '../../support/replica-cluster.ts';
 import { PartitionSet } from '../../../node/cluster/partition-set.ts';
@@ -40,6 +45,14 @@ describe('what a replica answers to its peers', () => {
       },
       horizonMs: () => 0,
       mayApply: () => true,
+      repairs: new Repairs({
+        store,
+        index: new RequestIndex(cluster.time.clock(), DEFAULT_REQUEST_INDEX_SETTINGS),
+        isReadable: () => true,
+        mayApply: () => true,
+      }),
+      index: new RequestIndex(cluster.time.clock(), DEFAULT_REQUEST_INDEX_SETTINGS),
+      onShown: () => undefined,
       forwarded: { answer: never },
       digests: never,
       leaves: never,
@@ -60,7 +73,14 @@ describe('what a replica answers to its peers', () => {
     expect(await read()).to.equal(ReadResult_Outcome.ABSENT);
     const repair = handler.answer({
       $case: 'repair',
-      value: { id: 4, records: [{ key, record: record.bytes, horizonMs: 0 }], returned: false },
+      value: {
+        id: 4,
+        records: [{ key, record: record.bytes, horizonMs: 0 }],
+        returned: false,
+        finished: undefined,
+        toldRead: undefined,
+        returnedWrites: [],
+      },
     });
     expect(cluster.store(0).get(key), 'not before the sync').to.equal(undefined);
     expect(await cluster.time.run(repair)).to.deep.equal({ $case: 'repairReply', value: { id: 4 } });
@@ -94,7 +114,14 @@ describe('what a replica answers to its peers', () => {
     await cluster.time.run(
       handler.answer({
         $case: 'repair',
-        value: { id: 6, records: [{ key, record: record.bytes, horizonMs: 0 }], returned: true },
+        value: {
+          id: 6,
+          records: [{ key, record: record.bytes, horizonMs: 0 }],
+          returned: true,
+          finished: undefined,
+          toldRead: undefined,
+          returnedWrites: [],
+        },
       }),
     );
     expect(cluster.store(0).head).to.be.greaterThan(0);

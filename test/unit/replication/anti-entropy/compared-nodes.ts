@@ -9,7 +9,7 @@ import type {
   AntiEntropyCounter,
   AntiEntropyGauge,
 } from '../../../../node/replication/anti-entropy/metrics.ts';
-import type { SentRecord } from '../../../../node/replication/anti-entropy/received-records.ts';
+import type { SentRecord } from '../../../../node/replication/repairs.ts';
 import {
   type AntiEntropySettings,
   DEFAULT_ANTI_ENTROPY_SETTINGS,
@@ -107,6 +107,7 @@ export class ComparedNode {
         label: () => this.label,
       },
       onReceived: () => undefined,
+      onApplied: () => undefined,
       onDamaged: (key) => void this.damaged.push(key.toString()),
       clock: cluster.time.clock(),
       scheduler: cluster.time.scheduler(),
@@ -300,16 +301,16 @@ function storedOf(node: ComparedNode, key: Buffer): ReadResult {
   const horizonMs = node.surroundings.horizons.of(partition);
   const nothing = Buffer.alloc(0);
   if (!holdsPartition(node.cluster.map, node.nodeId, partition)) {
-    return { outcome: ReadResult_Outcome.WRONG_REPLICA, record: nothing, horizonMs };
+    return { outcome: ReadResult_Outcome.WRONG_REPLICA, record: nothing, horizonMs, requestId: undefined };
   }
   try {
     const record = node.store.get(key);
     return record === undefined
-      ? { outcome: ReadResult_Outcome.ABSENT, record: nothing, horizonMs }
-      : { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs };
+      ? { outcome: ReadResult_Outcome.ABSENT, record: nothing, horizonMs, requestId: undefined }
+      : { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs, requestId: undefined };
   } catch (error) {
     if (!(error instanceof KvError) || error.code !== 'DATA_LOSS') throw error;
-    return { outcome: ReadResult_Outcome.DATA_LOSS, record: nothing, horizonMs };
+    return { outcome: ReadResult_Outcome.DATA_LOSS, record: nothing, horizonMs, requestId: undefined };
   }
 }
 

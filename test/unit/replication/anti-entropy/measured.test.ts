@@ -51,6 +51,7 @@ function surroundingsOf(nodeId: string, store: Store, readable: boolean): Surrou
     },
     cluster: { nodeId, map, barrierEpoch: () => 1, label: () => '' },
     onReceived: () => undefined,
+    onApplied: () => undefined,
     onDamaged: () => undefined,
     clock: systemClock,
     scheduler: systemScheduler,
@@ -80,7 +81,12 @@ function peerOf(surroundings: Surroundings): ComparablePeer {
           const record = store.get(key);
           return record === undefined
             ? []
-            : { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs: 0 };
+            : {
+                outcome: ReadResult_Outcome.RECORD,
+                record: record.bytes,
+                horizonMs: 0,
+                requestId: undefined,
+              };
         }),
       ),
     repair: (records) => store.apply(records.map(({ key, record }) => ({ key, record, own: false }))).durable,

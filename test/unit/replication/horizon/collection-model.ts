@@ -351,6 +351,7 @@ export class ModelNode {
         return report === undefined ? { kind: 'silent', sinceMs: undefined } : { kind: 'heard', report };
       },
       wallMs: this.wallMs,
+      latestWallMs: this.wallMs,
       ageMs: AGE_MS,
       stepMs: 1000,
       slowMs: 60_000,

@@ -94,6 +94,7 @@ describe('collection', () => {
       label: () => label,
       member: (nodeId) => members.get(nodeId) ?? { kind: 'silent', sinceMs: undefined },
       isReadable: () => readable,
+      latestWallMs: () => time.clock().wallMs(),
       clock: time.clock(),
       scheduler: time.scheduler(),
       settings: { ...DEFAULT_COLLECTION_SETTINGS, ...settings },

@@ -20,11 +20,18 @@ const notHeld = (stored?: number, horizonMs = 0): RetryAnswer => ({
   horizonMs,
 });
 const unknown: RetryAnswer = { known: { kind: 'unknown' }, stored: undefined, horizonMs: 0 };
+const unsettled = (answer: RetryAnswer): RetryAnswer => ({ ...answer, unsettled: true });
 
-const judge = (
-  answers: readonly (RetryAnswer | undefined)[],
-  options: { consistency?: Consistency; minter?: string; sets?: ReturnType<typeof setsOf> } = {},
-): string => {
+interface JudgeOptions {
+  readonly consistency?: Consistency;
+  /** Of every version, or by version. */
+  readonly minter?: string | Readonly<Record<number, string>>;
+  readonly minted?: number;
+  readonly sets?: ReturnType<typeof setsOf>;
+}
+
+const judge = (answers: readonly (RetryAnswer | undefined)[], options: JudgeOptions = {}): string => {
+  const { minter, minted } = options;
   const names = replicas(answers.length);
   const verdict = judgeRetry({
     sets: options.sets ?? setsOf(names),
@@ -32,7 +39,8 @@ const judge = (
     answers: new Map(
       names.flatMap((name, index) => (answers[index] === undefined ? [] : [[name, answers[index]]])),
     ),
-    minterOf: () => options.minter,
+    minted: minted === undefined ? undefined : at(minted),
+    minterOf: ({ wallMs }) => (typeof minter === 'object' ? minter[wallMs] : minter),
   });
   return verdict.kind === 'finish' ? `finish ${verdict.version.wallMs}` : verdict.kind;
 };
@@ -65,6 +73,61 @@ describe('a retried write', () => {
     ],
     ['ends at the newest version that it was minted at', 'finish 8', [[held(5), held(8), notHeld(3)]]],
     [
+      'ends at the lower of two versions where that one stands and the other was beaten',
+      'finish 5',
+      [[held(8, 9), held(5, 9), held(5, 9)], { minter: { 8: 'kv-0', 5: 'kv-1' } }],
+    ],
+    [
+      'ends at the higher of two versions where that one stands and the other was beaten',
+      'finish 8',
+      [[held(5, 9), held(8, 9), held(8, 9)], { minter: { 5: 'kv-0', 8: 'kv-1' } }],
+    ],
+    [
+      'waits while either of two versions may stand',
+      'wait',
+      [[held(8, 9), held(5, 9), undefined], { minter: { 8: 'kv-0', 5: 'kv-1' } }],
+    ],
+    [
+      'waits while one that has the higher of two versions may have held the lower one before',
+      'wait',
+      [[held(8, 9), held(5, 9), notHeld(9)], { minter: { 8: 'kv-0', 5: 'kv-1' } }],
+    ],
+    [
+      'is written again where all that is found is a version that its coordinator has given up',
+      'write',
+      [[held(5, 9), notHeld(9), undefined], { minter: { 5: 'kv-0' }, minted: 8 }],
+    ],
+    [
+      'is written again when a quorum beat each of two versions',
+      'write',
+      [[held(8, 9), notHeld(9), notHeld(9)], { minter: 'kv-0', minted: 5 }],
+    ],
+    [
+      'counts as minted at the version that its coordinator says, found or not',
+      'finish 5',
+      [[notHeld(4), notHeld(3), undefined], { minted: 5 }],
+    ],
+    [
+      'is written again when one has beaten it, and its minter has neither shown it nor heard of its end',
+      'write',
+      [[unsettled(held(5, 9)), notHeld(9), undefined], { minter: 'kv-0', minted: 5 }],
+    ],
+    [
+      'waits for a third when its minter has shown it',
+      'wait',
+      [[held(5, 9), notHeld(9), undefined], { minter: 'kv-0', minted: 5 }],
+    ],
+    [
+      'stands when another has applied it, although its minter has neither shown it nor heard of its end',
+      'finish 5',
+      [[unsettled(held(5, 9)), held(5, 9), notHeld(9)], { minter: 'kv-0', minted: 5 }],
+    ],
+    [
+      'waits when its minter is the only one that tells',
+      'wait',
+      [[unsettled(held(5, 9)), unknown, undefined], { minter: 'kv-0', minted: 5 }],
+    ],
+    [
       'at ONE stands wherever it was found',
       'finish 5',
       [[held(5), notHeld(9), unknown], { consistency: 'ONE' }],
@@ -94,11 +157,11 @@ describe('a retried write', () => {
 
   /*
    * One key on n replicas: writes go through coordinators that see only what their own replica holds, reach some
-   * replicas in some order, and one of them is sent again.
+   * replicas in some order, and are brought to others by quorum reads; one of them is sent again.
    */
   interface History {
     readonly count: number;
-    /** Each moves time on: a write begins at a replica, or one that has begun reaches another replica. */
+    /** Each moves time on: a write begins at a replica, one that has begun reaches another, or a quorum reads. */
     readonly steps: readonly (readonly [kind: number, a: number, b: number])[];
     readonly answering: readonly boolean[];
     readonly minterKnown: boolean;
@@ -106,7 +169,7 @@ describe('a retried write', () => {
 
   const histories: fc.Arbitrary<History> = fc.record({
     count: fc.integer({ min: 1, max: 5 }),
-    steps: fc.array(fc.tuple(fc.nat(5), fc.nat(99), fc.nat(99)), {
+    steps: fc.array(fc.tuple(fc.nat(6), fc.nat(99), fc.nat(99)), {
       minLength: 1,
       maxLength: 25,
       size: 'max',
@@ -117,7 +180,14 @@ describe('a retried write', () => {
 
   function play({ count, steps, answering, minterKnown }: History) {
     const stored = Array.from({ length: count }, () => 0);
-    const writes: { version: number; by: number; holders: Set<number>; quorumBefore: number }[] = [];
+    const writes: {
+      version: number;
+      by: number;
+      holders: Set<number>;
+      /** Replicas of the quorums that have shown it to a read. */
+      shownBy: Set<number>;
+      quorumBefore: number;
+    }[] = [];
     const acknowledged = (write: { holders: Set<number> }): boolean => write.holders.size >= quorumOf(count);
     for (const [kind, a, b] of steps) {
       const by = a % count;
@@ -126,7 +196,18 @@ describe('a retried write', () => {
         const version = Math.max(stored[by] ?? 0, b % 30) + 1 + by / 10;
         const quorumBefore = Math.max(0, ...writes.filter(acknowledged).map((write) => write.version));
         stored[by] = version;
-        writes.push({ version, by, holders: new Set([by]), quorumBefore });
+        writes.push({ version, by, holders: new Set([by]), shownBy: new Set(), quorumBefore });
+        continue;
+      }
+      if (kind === 6) {
+        const quorum = Array.from({ length: quorumOf(count) }, (_, index) => (by + index) % count);
+        const newest = Math.max(...quorum.map((index) => stored[index] ?? 0));
+        const shown = writes.find(({ version }) => version === newest);
+        for (const index of quorum) {
+          shown?.shownBy.add(index);
+          if (stored[index] !== newest) shown?.holders.add(index);
+          stored[index] = newest;
+        }
         continue;
       }
       const write = writes[b % Math.max(1, writes.length)];
@@ -143,8 +224,15 @@ describe('a retried write', () => {
           ? held(write.version, version)
           : notHeld(version === 0 ? undefined : version);
       });
+      const own = { ...held(write.version, stored[write.by]), unsettled: !write.shownBy.has(write.by) };
       return {
         verdict: judge(answers, minterKnown ? { minter: `kv-${write.by}` } : {}),
+        /** When it is the minter that asks. */
+        minterVerdict: judge(answers.with(write.by, own), {
+          minter: `kv-${write.by}`,
+          minted: write.version,
+        }),
+        shown: write.shownBy.size > 0,
         complete: answers.every((answer) => answer !== undefined),
         answers: answers.filter((answer) => answer !== undefined).length,
         count,
@@ -178,6 +266,20 @@ describe('a retried write', () => {
       }),
       { numRuns: 1000 },
     );
+  });
+
+  it('is never written again by its minter when a quorum read has shown it', () => {
+    let met = 0;
+    fc.assert(
+      fc.property(histories, (history) => {
+        for (const { minterVerdict, verdict, shown } of play(history) ?? []) {
+          if (shown) expect(minterVerdict).not.to.equal('write');
+          else if (minterVerdict === 'write' && verdict !== 'write') met += 1;
+        }
+      }),
+      { numRuns: 1000 },
+    );
+    expect(met, 'written again because it was not shown').to.be.greaterThan(50);
   });
 
   it('is decided once all replicas have answered', () => {

@@ -50,7 +50,7 @@ describe('after a start', () => {
     return index;
   };
   const kindOf = (index: RequestIndex, number: number): string =>
-    index.lookup(id(number), keyOf(number), 0).kind;
+    index.lookup({ requestId: id(number), version: undefined }, keyOf(number), 0).kind;
 
   beforeEach(async () => {
     written = 0;

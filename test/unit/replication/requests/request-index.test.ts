@@ -23,6 +23,8 @@ const value = (bytes: number): LiveValue => ({
   remainingTtlMs: undefined,
 });
 
+const named = (requestId: RequestId) => ({ requestId, version: undefined });
+
 describe('the memory of requests', () => {
   let nowMs: number;
   let index: RequestIndex;
@@ -33,7 +35,7 @@ describe('the memory of requests', () => {
     );
     index.complete(-Infinity);
   };
-  const kindOf = (request: RequestId, key = KEY): string => index.lookup(request, key, 0).kind;
+  const kindOf = (request: RequestId, key = KEY): string => index.lookup(named(request), key, 0).kind;
 
   beforeEach(() => {
     nowMs = 1_000_000;
@@ -42,7 +44,7 @@ describe('the memory of requests', () => {
 
   it('knows at which version a request was applied', () => {
     index.note(id(1), KEY, at(10));
-    expect(index.lookup(id(1), KEY, 0)).to.deep.equal({ kind: 'held', version: at(10) });
+    expect(index.lookup(named(id(1)), KEY, 0)).to.deep.equal({ kind: 'held', version: at(10) });
     expect(kindOf(id(2))).to.equal('not-held');
   });
 
@@ -87,10 +89,10 @@ describe('the memory of requests', () => {
 
   it('says nothing for a window about partitions that were filled from others', () => {
     index.learnAnew([3, 4]);
-    expect(index.lookup(id(1), KEY, 3).kind).to.equal('unknown');
-    expect(index.lookup(id(1), KEY, 5).kind).to.equal('not-held');
+    expect(index.lookup(named(id(1)), KEY, 3).kind).to.equal('unknown');
+    expect(index.lookup(named(id(1)), KEY, 5).kind).to.equal('not-held');
     nowMs += 60 * SECOND;
-    expect(index.lookup(id(1), KEY, 3).kind).to.equal('not-held');
+    expect(index.lookup(named(id(1)), KEY, 3).kind).to.equal('not-held');
   });
 
   it('forgets the oldest early beyond its bound, and says so of them', () => {
@@ -131,5 +133,58 @@ describe('the memory of requests', () => {
     index.note(id(2), KEY, at(2));
     expect(index.replacedBy(id(1))).to.deep.equal({ value: undefined });
     expect(index.replacedBy(id(2))).to.equal(undefined);
+  });
+
+  it('knows a write by its version alone, whatever its key', () => {
+    index.noteVersion(at(10));
+    const known = (version: Version) => index.lookup({ requestId: undefined, version }, KEY, 0);
+    expect(known(at(10))).to.deep.equal({ kind: 'held', version: at(10) });
+    expect(known({ ...at(10), writer: 8 }).kind).to.equal('not-held');
+    expect(known(at(11)).kind).to.equal('not-held');
+  });
+
+  it('knows a write by its request id or its version when it is asked for both', () => {
+    const kindBy = (request: RequestId, version: Version): string =>
+      index.lookup({ requestId: request, version }, KEY, 0).kind;
+    index.note(id(1), KEY, at(10));
+    index.noteVersion(at(20));
+    expect(kindBy(id(1), at(11)), 'by its id').to.equal('held');
+    expect(kindBy(id(2), at(20)), 'by its version').to.equal('held');
+    expect(kindBy(id(2), at(11)), 'by neither').to.equal('not-held');
+  });
+
+  it('says nothing of a write of which it may have forgotten the version', () => {
+    const kindBy = (request: RequestId | undefined, wallMs: number): string =>
+      index.lookup({ requestId: request, version: at(wallMs) }, KEY, 0).kind;
+    index.noteVersion(at(120 * SECOND));
+    index.noteVersion(at(50 * SECOND));
+    index.note(id(1), KEY, at(40 * SECOND));
+    expect(kindBy(undefined, 50 * SECOND)).to.equal('unknown');
+    expect(kindBy(id(2), 40 * SECOND)).to.equal('unknown');
+    expect(kindBy(id(1), 40 * SECOND), 'its id is known').to.equal('held');
+    expect(kindBy(undefined, 51 * SECOND), 'newer than all that were forgotten').to.equal('not-held');
+  });
+
+  it('knows which version of a write has stood here, by its request id or without one', () => {
+    index.note(id(1), KEY, at(10));
+    index.noteVersion(at(20));
+    expect(index.hasStood(id(1), KEY, at(10))).to.equal(true);
+    expect(index.hasStood(id(1), KEY, at(11)), 'minted again').to.equal(false);
+    expect(index.hasStood(id(2), KEY, at(10)), 'another request').to.equal(false);
+    expect(index.hasStood(id(1), Buffer.from('other'), at(10)), 'another key').to.equal(false);
+    expect(index.hasStood(undefined, KEY, at(10)), 'noted by its id only').to.equal(false);
+    for (const request of [undefined, id(2)]) {
+      expect(index.hasStood(request, KEY, at(20)), 'noted by its version').to.equal(true);
+    }
+  });
+
+  it('takes a version for unsettled until it hears of it from somebody else, or may have forgotten that', () => {
+    index.note(id(1), KEY, at(100 * SECOND));
+    expect(index.isUnsettled(at(100 * SECOND)), 'minted').to.equal(true);
+    index.noteVersion(at(100 * SECOND));
+    expect(index.isUnsettled(at(100 * SECOND))).to.equal(false);
+    index.noteVersion(at(20 * SECOND));
+    expect(index.isUnsettled(at(10 * SECOND)), 'forgotten').to.equal(false);
+    expect(index.isUnsettled(at(30 * SECOND))).to.equal(true);
   });
 });

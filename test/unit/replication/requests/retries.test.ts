@@ -8,11 +8,8 @@ import {
   DEFAULT_REQUEST_INDEX_SETTINGS,
   RequestIndex,
 } from '../../../../node/replication/requests/request-index.ts';
-import {
-  Retries,
-  type RetryOutcome,
-  type ShownRecord,
-} from '../../../../node/replication/requests/retries.ts';
+import { Retries, type RetryOutcome } from '../../../../node/replication/requests/retries.ts';
+import type { NamedWrite, SentRecord } from '../../../../node/replication/repairs.ts';
 import { liveRecord, tombstoneRecord } from '../../../../node/storage/record.ts';
 import type { StoredRecord } from '../../../../node/storage/store.ts';
 import type { RequestId } from '../../../../proto/gen/kvstore.ts';
@@ -63,13 +60,14 @@ class Replica {
     this.index.note(id, KEY, version);
   }
 
-  async repair(records: readonly ShownRecord[]): Promise<void> {
+  async repair(records: readonly SentRecord[], finished?: NamedWrite): Promise<void> {
     if (this.answering !== 'at once') await new Promise(() => undefined);
     for (const { record } of records) {
       this.repairs += 1;
       if (this.record === undefined || compareVersions(record.version, this.record.version) > 0)
         this.record = record;
     }
+    if (finished !== undefined) this.index.note(finished.requestId, finished.key, finished.version);
   }
 }
 
@@ -77,6 +75,8 @@ describe('a retry', () => {
   let time: ManualTime;
   let replicas: [Replica, Replica, Replica];
   let counts: Map<RequestCounter, number>;
+  /** The versions that kv-2 was asked about. */
+  let asked: (number | undefined)[];
 
   const of = (index: number): Replica => replicas[index] ?? replicas[0];
   const retries = (self = 0): Retries => {
@@ -89,16 +89,18 @@ describe('a retry', () => {
         setsOf: () => ({ write: [NAMES], read: NAMES, holders: NAMES }),
         isReadable: (nodeId) => of(NAMES.indexOf(nodeId)).readable,
       },
-      repairHere: (records) => replica.repair(records),
+      repairs: { apply: (records, reason) => replica.repair(records, reason?.finished) },
       replica: (nodeId) => {
         const other = of(NAMES.indexOf(nodeId));
         if (other.answering === 'disconnected') return undefined;
         return {
-          lookup: (request) =>
-            other.answering === 'never'
+          lookup: (request) => {
+            if (other === of(2)) asked.push(request.version?.wallMs);
+            return other.answering === 'never'
               ? new Promise(() => undefined)
-              : Promise.resolve(answerLookup(other.sources, { id: 1, ...request })),
-          repair: (records) => other.repair(records),
+              : Promise.resolve(answerLookup(other.sources, { id: 1, ...request }));
+          },
+          repair: (records, { finished }) => other.repair(records, finished),
         };
       },
       memberOf: (incarnation) => NAMES[incarnation],
@@ -108,12 +110,19 @@ describe('a retry', () => {
     });
   };
   const resolve = (
-    options: { self?: number; id?: RequestId; consistency?: Consistency; signal?: AbortSignal } = {},
+    options: {
+      self?: number;
+      id?: RequestId | undefined;
+      version?: Version;
+      consistency?: Consistency;
+      signal?: AbortSignal;
+    } = {},
   ): Promise<RetryOutcome> =>
     time.run(
       retries(options.self).resolve({
         key: KEY,
-        requestId: options.id ?? idOf(1),
+        requestId: 'id' in options ? options.id : idOf(1),
+        version: options.version,
         consistency: options.consistency ?? 'QUORUM',
         deadlineMs: time.monotonicMs + 5000,
         signal: options.signal,
@@ -132,6 +141,7 @@ describe('a retry', () => {
   beforeEach(() => {
     time = new ManualTime();
     counts = new Map();
+    asked = [];
     replicas = [new Replica(time), new Replica(time), new Replica(time)];
   });
 
@@ -264,5 +274,74 @@ describe('a retry', () => {
       replica.horizonMs = 60;
     }
     expect(await resolve()).to.deep.include({ kind: 'done', version: at(50, 1) });
+  });
+
+  describe('that was beaten at those that know its request id', () => {
+    /** Written by kv-1, and brought to kv-2 by a repair that did not say of which request it is. */
+    const repairedAt = (version: Version): void => {
+      of(1).write(idOf(1), version);
+      of(2).index.noteVersion(version);
+      of(0).record = liveRecord(KEY, Buffer.from('earlier'), at(80, 0));
+      for (const other of [1, 2]) of(other).record = liveRecord(KEY, Buffer.from('later'), at(90, 0));
+    };
+
+    it('is looked for once more, by its version, and finished where a repair has brought it', async () => {
+      repairedAt(at(50, 1));
+      expect(await resolve()).to.deep.include({ kind: 'done', version: at(50, 1) });
+      expect(versions()).to.deep.equal([90, 90, 90]);
+      expect(counts.get('retries_written')).to.equal(undefined);
+    });
+
+    it('is written again when nobody knows that version either, after one more question', async () => {
+      of(1).write(idOf(1), at(50, 1));
+      for (const other of [0, 2]) of(other).record = liveRecord(KEY, Buffer.from('earlier'), at(90, 2));
+      expect(await resolve()).to.deep.equal({ kind: 'write', above: at(90, 2) });
+      expect(asked).to.deep.equal([undefined, 50]);
+    });
+
+    it('is not asked for twice when its version was known from the start', async () => {
+      of(0).write(idOf(1), at(50, 0));
+      for (const other of [1, 2]) of(other).record = liveRecord(KEY, Buffer.from('earlier'), at(90, 2));
+      expect(await resolve({ version: at(50, 0) })).to.deep.equal({ kind: 'write', above: at(90, 2) });
+      expect(asked).to.deep.equal([50]);
+    });
+  });
+
+  it('is found by its version alone when it has no request id', async () => {
+    of(1).record = liveRecord(KEY, Buffer.from('later'), at(90, 2));
+    of(2).record = of(1).record;
+    of(1).index.noteVersion(at(50, 0));
+    const outcome = await resolve({ id: undefined, version: at(50, 0) });
+    expect(outcome).to.deep.equal({ kind: 'done', version: at(50, 0), replaced: undefined });
+    expect(versions()).to.deep.equal([90, 90, 90]);
+  });
+
+  it('lets all replicas know the request when it is finished, also where something newer has overwritten it', async () => {
+    of(1).write(idOf(1), at(50, 1));
+    for (const other of [1, 2]) of(other).record = liveRecord(KEY, Buffer.from('later'), at(80, 2));
+    expect(await resolve()).to.deep.include({ kind: 'done', version: at(50, 1) });
+    for (const { index } of replicas) expect(index.versionOf(idOf(1), KEY)).to.deep.equal(at(50, 1));
+    expect(versions()).to.deep.equal([80, 80, 80]);
+  });
+
+  describe('of a write that this node has been at ever since', () => {
+    beforeEach(() => {
+      of(0).write(idOf(1), at(50, 0));
+      of(1).record = liveRecord(KEY, Buffer.from('earlier'), at(90, 1));
+      of(2).answering = 'disconnected';
+    });
+
+    it('is written again when another was beaten and the third is away', async () => {
+      expect(await resolve({ version: at(50, 0) })).to.deep.equal({ kind: 'write', above: at(90, 1) });
+    });
+
+    it('waits for the third when a read was shown it here, or somebody else has finished it', async () => {
+      of(0).index.noteVersion(at(50, 0));
+      expect((await failureOf(resolve({ version: at(50, 0) }))).code).to.equal('UNAVAILABLE');
+    });
+
+    it('waits for the third when its client has sent it again', async () => {
+      expect((await failureOf(resolve())).code).to.equal('UNAVAILABLE');
+    });
   });
 });
