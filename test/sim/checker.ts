@@ -53,6 +53,8 @@ export class Checker {
   /** Newest version at which each put was applied by any store. */
   private readonly applied = new Map<number, Version>();
   /** Writes with an id, by requestName. */
+  /** The first read of a write that was not at ONE, by the write's number. */
+  private readonly readAtQuorum = new Map<number, Operation>();
   private readonly requests = new Map<string, Operation>();
   /** How often a volume was lost or rolled back. */
   private losses = 0;
@@ -85,8 +87,17 @@ export class Checker {
   /** A coordinator that could have asked others before has given the write a version. */
   noteMinted(request: string, version: Version): void {
     const operation = this.requests.get(request);
-    // One replica alone cannot know what another one has acknowledged.
-    if (operation?.outcome !== 'ok' || operation.consistency === 'ONE') return;
+    // One replica alone cannot know what another one has acknowledged or shown.
+    if (operation === undefined || operation.consistency === 'ONE') return;
+    const read = this.readAtQuorum.get(operation.id);
+    if (read !== undefined) {
+      this.violated(
+        'a write is applied once',
+        `${name(operation)} was read by ${name(read)}, and later minted at ${formatVersion(version)}`,
+        operation.key,
+      );
+    }
+    if (operation.outcome !== 'ok') return;
     this.violated(
       'a write is applied once',
       `${name(operation)} was acknowledged at ${formatVersion(operation.version ?? version)}, and later minted at ${formatVersion(version)}`,
@@ -191,8 +202,9 @@ export class Checker {
         operation.key,
       );
     }
-    if (operation.consistency !== 'ONE')
-      history.quorumFloor = newer(history.quorumFloor, { version: found.version, write });
+    if (operation.consistency === 'ONE') return;
+    history.quorumFloor = newer(history.quorumFloor, { version: found.version, write });
+    if (write !== undefined && !this.readAtQuorum.has(write.id)) this.readAtQuorum.set(write.id, operation);
   }
 
   /** The newest version of each key that a majority has acknowledged, of those that are never collected. */

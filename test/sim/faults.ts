@@ -19,6 +19,8 @@ export class Faults {
   private readonly lasting: Lasting;
   private readonly network: NetworkFaults;
   private stopped = false;
+  /** The cluster has come up once. */
+  private begun = false;
   /** Nothing may go wrong now. */
   private calm = false;
 
@@ -31,6 +33,7 @@ export class Faults {
 
   start(): void {
     const { time, settings } = this.world;
+    this.begun = true;
     time.after(this.dice.wait(settings.faultEveryMs), () => {
       if (this.stopped) return;
       this.inflict(this.dice.pick(settings.faults));
@@ -45,7 +48,9 @@ export class Faults {
     if (faults.includes('map-split') && dice.chance(0.5)) this.splitMap();
     if (!dice.chance(0.3)) return;
     world.time.after(dice.between(0, 100), () => {
-      if (!this.stopped) this.inflict(dice.pick(faults));
+      // While the cluster comes up, a change that brings on others would keep it from ever being done.
+      const kinds = this.begun ? faults : faults.filter((kind) => kind !== 'map-change');
+      if (!this.stopped && kinds.length > 0) this.inflict(dice.pick(kinds));
     });
   }
 

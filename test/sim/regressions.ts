@@ -25,4 +25,17 @@ export const REGRESSIONS: readonly Regression[] = [
     seed: 241,
     showed: 'takes a beaten write for one that stands because a later one has come several times',
   },
+  {
+    seed: 2296,
+    showed: 'mints a write again that its retry has brought to others without saying what it is',
+  },
+  { seed: 6526, showed: 'mints a write again that its retry was given a lower version for' },
+  { seed: 58, showed: 'knows a request no more because its log was trimmed while it was read' },
+  { seed: 30032, showed: 'mints a write again that a quorum read has shown, above what came after it' },
+  { seed: 45736, showed: 'loses the request id of a write that is given back after a power cut' },
+  { seed: 9212, showed: 'takes a write for a new one that has waited in a halted node' },
+  { seed: 3778, showed: 'collects what has not expired, because versions run ahead of the clocks' },
+  { seed: 60583, showed: 'sends a record of a partition that it gave away to a replica that is filled' },
+  { seed: 7647, showed: 'has to be filled anew when a new incarnation is interrupted' },
+  { seed: 8845, showed: 'serves a volume that was rolled back because its predecessor is still missed' },
 ];

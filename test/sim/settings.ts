@@ -150,6 +150,7 @@ function replicationOf(dice: Dice, pace: number, eager: boolean): Partial<Replic
   return {
     heartbeatMs: 500 * pace,
     failureDetectionMs: 2000 * pace,
+    haltMs: 250 * pace,
     handshakeMs: 5000 * pace,
     ceilingStepMs: Math.round(dice.spread(20, eager ? 100 : 500)),
     reconnect: { initialMs: 100 * pace, maxMs: 2000 * pace },

@@ -36,6 +36,8 @@ export class StoreWatch {
   private durable = new Map<string, Version>();
   /** The writes with a request id that this process has minted, by requestName. */
   private minted = new Set<string>();
+  /** Keys that were collected or given away, one after the other. */
+  private readonly removed: string[] = [];
 
   constructor(options: WatchOptions) {
     this.options = options;
@@ -74,12 +76,16 @@ export class StoreWatch {
     const load = store.load.bind(store);
     store.load = async (records) => {
       const { durable } = this;
+      const before = this.removed.length;
       for (const { key, record } of records) {
         this.noteApplied(record);
         this.tell('loads', key, record);
       }
       const loaded = await load(records);
-      for (const { key, record } of records) raise(durable, byteString(key), record.version);
+      const since = new Set(this.removed.slice(before));
+      for (const { key, record } of records) {
+        if (!since.has(byteString(key))) raise(durable, byteString(key), record.version);
+      }
       return loaded;
     };
     const writeMeta = store.writeMeta.bind(store);
@@ -94,6 +100,7 @@ export class StoreWatch {
         // Collected, or given away.
         if (!accepted) return false;
         this.durable.delete(byteString(key));
+        this.removed.push(byteString(key));
         this.options.removed(partition, key, record);
         this.tell('removes', key, record);
         return true;
