@@ -31,8 +31,11 @@ describe('nodes of two workers each', function () {
   it('are six members, of which none holds a key together with another one of its node', async () => {
     expect([...cluster.runner.nodePids().keys()].toSorted()).to.deep.equal(MEMBERS);
     expect([...cluster.runner.podPids().keys()].toSorted()).to.deep.equal(['kv-0', 'kv-1', 'kv-2']);
-    const { text } = await cluster.kvctl(['status']);
-    for (const name of MEMBERS) expect(text).to.match(new RegExp(`^${name} +readable +yes +yes `, 'm'));
+    await waitFor({ what: 'all members to be ready and in sync', timeoutMs: 30_000 }, async (see) => {
+      const { text } = await cluster.kvctl(['status']);
+      see(text);
+      return MEMBERS.every((name) => new RegExp(`^${name} +readable +yes +yes `, 'm').test(text));
+    });
     await using client = await KvClient.connect({ endpoints: cluster.endpoints });
     const map = await client.describeCluster();
     const podOf = new Map(map?.members.map(({ nodeId, pod }) => [nodeId, pod]));
