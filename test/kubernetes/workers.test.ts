@@ -67,9 +67,14 @@ describe('a KVCluster with several workers in each pod', () => {
       const pods = replicaSets(map, partition).read.map((nodeId) => podOf.get(nodeId));
       expect(new Set(pods).size, `pods of partition ${partition}`).to.equal(3);
     }
-    const { status } = await cluster.get();
+    // The kubelet asks a pod that has become ready only at its next probe.
+    const status = await waitFor({ what: 'three ready pods', timeoutMs: 30_000 }, async (see) => {
+      const { status: now } = await cluster.get();
+      see(`${now?.readyReplicas} pods are ready`);
+      return now?.readyReplicas === 3 ? now : undefined;
+    });
     expect(status).to.include({ replicas: 3, readyReplicas: 3, inSyncReplicas: 3 });
-    expect(status?.nodes?.map(({ name, partitions }) => `${name} ${partitions}`)).to.deep.equal(
+    expect(status.nodes?.map(({ name, partitions }) => `${name} ${partitions}`)).to.deep.equal(
       membersOf(cluster, 2).map((name) => `${name} 32`),
     );
   });
