@@ -95,7 +95,7 @@ export function problemWithFrame(body: NonNullable<PeerFrame['body']>, bounds: F
       return (
         eachOf('records', body.value.records, MOST_ITEMS, problemWithRecord) ??
         eachOf('returned writes', body.value.returnedWrites, MOST_ITEMS, problemWithWrite) ??
-        (body.value.finished === undefined ? undefined : problemWithWrite(body.value.finished))
+        unlessAbsent(body.value.finished, problemWithWrite)
       );
     case 'repairReply':
       return undefined;
@@ -173,8 +173,8 @@ function problemWithEntries({ after, through, entries, durableHead }: Entries): 
       outside ??
       badKey(key) ??
       badRecordSize(record) ??
-      (requestId === undefined ? undefined : badRequestId(requestId)) ??
-      (written === undefined ? undefined : badVersion(written))
+      unlessAbsent(requestId, badRequestId) ??
+      unlessAbsent(written, badVersion)
     );
   });
 }
@@ -209,7 +209,7 @@ function problemWithHeartbeat(heartbeat: Heartbeat, { partitions }: FrameBounds)
 
 function problemWithResult({ record, horizonMs, requestId }: ReadResult): Problem {
   return (
-    (requestId === undefined ? undefined : badRequestId(requestId)) ??
+    unlessAbsent(requestId, badRequestId) ??
     (record.length === 0 ? undefined : badRecordSize(record)) ??
     badNumber('horizon', horizonMs, 0, MAX_WALL_MS)
   );
@@ -252,13 +252,13 @@ function problemWithForward({ timeoutMs, operation }: ForwardRequest): Problem {
   if (common !== undefined) return common;
   if (operation.$case === 'get') {
     const { minVersion } = operation.value;
-    return minVersion === undefined ? undefined : badVersion(minVersion);
+    return unlessAbsent(minVersion, badVersion);
   }
   const { requestId, condition } = operation.value;
   if (condition !== undefined) return 'conditions are not supported';
   return (
     (operation.$case === 'put' ? badNumber('ttl', operation.value.ttlMs ?? 1, 1, MAX_TTL_MS) : undefined) ??
-    (requestId === undefined ? undefined : badRequestId(requestId))
+    unlessAbsent(requestId, badRequestId)
   );
 }
 
@@ -322,11 +322,7 @@ function problemWithWrite({ requestId, key, version }: NamedWrite): Problem {
 
 function problemWithLookup({ requestId, key, version }: LookupRequest): Problem {
   if (requestId === undefined && version === undefined) return 'the request id and the version are missing';
-  return (
-    (requestId === undefined ? undefined : badRequestId(requestId)) ??
-    (version === undefined ? undefined : badVersion(version)) ??
-    badKey(key)
-  );
+  return unlessAbsent(requestId, badRequestId) ?? unlessAbsent(version, badVersion) ?? badKey(key);
 }
 
 function problemWithLookupReply({ found, version, record, horizonMs }: LookupReply): Problem {
@@ -335,6 +331,11 @@ function problemWithLookupReply({ found, version, record, horizonMs }: LookupRep
     (record.length === 0 ? undefined : badRecordSize(record)) ??
     badNumber('horizon', horizonMs, 0, MAX_WALL_MS)
   );
+}
+
+/** Of a field that may be left out. */
+function unlessAbsent<T>(value: T | undefined, problemWith: (value: T) => Problem): Problem {
+  return value === undefined ? undefined : problemWith(value);
 }
 
 /** Pages are merged by their order: a key out of place would hide others. */

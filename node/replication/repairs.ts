@@ -1,6 +1,5 @@
-import { compareVersions } from '../../model/version.ts';
 import { KvError } from '../../common/errors.ts';
-import type { Version } from '../../model/version.ts';
+import { compareVersions, type Version } from '../../model/version.ts';
 import type { RequestId } from '../../proto/gen/kvstore.ts';
 import type { KeyedRecord, Mutation, Store } from '../storage/store.ts';
 import type { RequestIndex } from './requests/request-index.ts';
@@ -62,11 +61,12 @@ export class Repairs {
     const { outcomes, durable } = store.apply(mutations);
     for (const [place, { key, record, requestId }] of mutations.entries()) {
       if (!isReadable(key)) continue;
-      const outcome = outcomes[place]?.kind;
       // What this node told the read was from after the write began: nothing newer was here then.
-      if (outcome === 'superseded' && toldRead === false) index.doubt(record.version);
-      else if (outcome === 'superseded' && toldRead === undefined) continue;
-      else if (requestId === undefined) index.noteVersion(record.version);
+      if (outcomes[place]?.kind !== 'superseded' || toldRead === true) {
+        if (requestId === undefined) index.noteVersion(record.version);
+      } else if (toldRead === false) {
+        index.doubt(record.version);
+      }
     }
     if (finished !== undefined) {
       index.note(finished.requestId, finished.key, finished.version);

@@ -107,34 +107,17 @@ export class RequestHandler {
     const partition = topology.partitionOf(key);
     // Never "absent" from a replica that may have lost the key (PROTOCOL 20).
     if (!(stored ? topology.holds(partition) : topology.serves(partition))) {
-      return {
-        outcome: ReadResult_Outcome.WRONG_REPLICA,
-        record: NOTHING,
-        horizonMs: 0,
-        requestId: undefined,
-      };
+      return withoutRecord(ReadResult_Outcome.WRONG_REPLICA, 0);
     }
     const horizon = horizonMs(partition);
     try {
       const record = store.get(key);
-      if (record === undefined) {
-        return {
-          outcome: ReadResult_Outcome.ABSENT,
-          record: NOTHING,
-          horizonMs: horizon,
-          requestId: undefined,
-        };
-      }
+      if (record === undefined) return withoutRecord(ReadResult_Outcome.ABSENT, horizon);
       const requestId = stored ? undefined : onShown(record);
       return { outcome: ReadResult_Outcome.RECORD, record: record.bytes, horizonMs: horizon, requestId };
     } catch (error) {
       if (!isDataLoss(error)) throw error;
-      return {
-        outcome: ReadResult_Outcome.DATA_LOSS,
-        record: NOTHING,
-        horizonMs: horizon,
-        requestId: undefined,
-      };
+      return withoutRecord(ReadResult_Outcome.DATA_LOSS, horizon);
     }
   }
 
@@ -202,6 +185,10 @@ export class RequestHandler {
       throw error;
     }
   }
+}
+
+function withoutRecord(outcome: ReadResult_Outcome, horizonMs: number): ReadResult {
+  return { outcome, record: NOTHING, horizonMs, requestId: undefined };
 }
 
 /** Checked where the frame came in. */

@@ -324,7 +324,10 @@ export interface RepairRequest {
    * they reach everybody.
    */
   returned: boolean;
-  /** The records bring this write, which stands whatever of it the recipient has seen, or what has overwritten it, to the replicas that a retry or a read of it counts on. */
+  /**
+   * The records bring this write, or what has overwritten it, to the replicas that a retry or a read of it counts on. It
+   * stands, whatever of it the recipient has seen.
+   */
   finished:
     | NamedWrite
     | undefined;
@@ -487,8 +490,8 @@ export interface LeafItem {
 }
 
 /**
- * Whether the recipient has seen a write with this id in the last minute (PROTOCOL 8).
- * Whether a write has been applied at the recipient: by its request id, by its version, or by both.
+ * Whether a write has been applied at the recipient in the last minute: by its request id, by its version, or by both
+ * (PROTOCOL 8).
  */
 export interface LookupRequest {
   id: number;

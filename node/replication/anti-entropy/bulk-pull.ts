@@ -1,9 +1,9 @@
-import type { SentRecord } from '../repairs.ts';
 import { abortReason, sleep } from '../../../common/clock.ts';
 import { KvError, messageOf } from '../../../common/errors.ts';
 import { partitionOf } from '../../../model/key-hash.ts';
 import type { RecordPosition, RecordsChunk } from '../../../proto/gen/peer.ts';
 import { decodeRecord } from '../../storage/record.ts';
+import type { SentRecord } from '../repairs.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
 import { admittedRecords, applyReceived, isDataLoss } from './received-records.ts';
 import type { Surroundings } from './surroundings.ts';

@@ -1,4 +1,3 @@
-import type { SentRecord } from '../repairs.ts';
 import { abortReason } from '../../../common/clock.ts';
 import { byteString } from '../../../common/bytes.ts';
 import { quorumOf } from '../../../model/cluster-map.ts';
@@ -7,6 +6,7 @@ import { holdsPartition, replicaSets } from '../../../model/replica-sets.ts';
 import { compareVersions } from '../../../model/version.ts';
 import { ReadResult_Outcome, type ReadResult } from '../../../proto/gen/peer.ts';
 import { decodeRecord } from '../../storage/record.ts';
+import type { SentRecord } from '../repairs.ts';
 import { abortablePeer } from './abortable-peer.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
 import { applyReceived, isDataLoss } from './received-records.ts';

@@ -1,4 +1,3 @@
-import type { SentRecord } from '../repairs.ts';
 import { byteString } from '../../../common/bytes.ts';
 import { KvError } from '../../../common/errors.ts';
 import { compareVersions } from '../../../model/version.ts';
@@ -10,6 +9,7 @@ import {
 } from '../../../proto/gen/peer.ts';
 import { decodeRecord } from '../../storage/record.ts';
 import type { StoredRecord } from '../../storage/store.ts';
+import type { SentRecord } from '../repairs.ts';
 import type { ComparablePeer } from './comparable-peer.ts';
 import type { LeafSet } from './leaf-set.ts';
 import { type OwnRecord, OwnRecords } from './own-records.ts';
