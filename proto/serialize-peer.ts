@@ -89,17 +89,15 @@ function decodeEntry(reader: WireReader, lastClient: Buffer): Entry {
   let key = NOTHING;
   let record = NOTHING;
   let requestId: RequestId | undefined;
-  let written: Entry['written'];
   while (!reader.atEnd) {
     const next = reader.uint();
     if (next === tag(1, VARINT)) sequence = reader.uint();
     else if (next === tag(2, BYTES)) key = reader.bytes();
     else if (next === tag(3, BYTES)) record = reader.bytes();
     else if (next === tag(4, BYTES)) requestId = decodeRequestId(reader.message(), lastClient);
-    else if (next === tag(5, BYTES)) written = decodeVersion(reader.message());
     else reader.skip(next & 7);
   }
-  return { sequence, key, record, requestId, written };
+  return { sequence, key, record, requestId };
 }
 
 function decodeAck(reader: WireReader): Ack {
@@ -195,13 +193,12 @@ function begin(header: PeerHeader, field: number, bodySize: number): WireWriter 
   return writer;
 }
 
-function sizeOfEntry({ sequence, key, record, requestId, written }: Entry): number {
+function sizeOfEntry({ sequence, key, record, requestId }: Entry): number {
   return (
     sizeOfUintField(sequence) +
     sizeOfBytes(key) +
     sizeOfBytes(record) +
-    (requestId === undefined ? 0 : sizeOfBytesField(sizeOfRequestId(requestId))) +
-    sizeOfVersionField(written)
+    (requestId === undefined ? 0 : sizeOfBytesField(sizeOfRequestId(requestId)))
   );
 }
 
@@ -214,7 +211,7 @@ function sizeOfRequestId({ clientId, number, clientStartMs, attempt }: RequestId
   );
 }
 
-function writeEntry(writer: WireWriter, { sequence, key, record, requestId, written }: Entry): void {
+function writeEntry(writer: WireWriter, { sequence, key, record, requestId }: Entry): void {
   writer.uintField(1, sequence);
   writeBytes(writer, 2, key);
   writeBytes(writer, 3, record);
@@ -225,5 +222,4 @@ function writeEntry(writer: WireWriter, { sequence, key, record, requestId, writ
     writer.uintField(3, requestId.clientStartMs);
     writer.uintField(4, requestId.attempt);
   }
-  writeVersion(writer, 5, written);
 }

@@ -166,16 +166,10 @@ function problemWithEntries({ after, through, entries, durableHead }: Entries): 
     badNumber('durable head', durableHead, 0);
   if (range !== undefined) return range;
   let last = after;
-  return eachOf('entries', entries, MOST_ITEMS, ({ sequence, key, record, requestId, written }) => {
+  return eachOf('entries', entries, MOST_ITEMS, ({ sequence, key, record, requestId }) => {
     const outside = badNumber('sequence', sequence, last + 1, through);
     last = sequence;
-    return (
-      outside ??
-      badKey(key) ??
-      badRecordSize(record) ??
-      unlessAbsent(requestId, badRequestId) ??
-      unlessAbsent(written, badVersion)
-    );
+    return outside ?? badKey(key) ?? badRecordSize(record) ?? unlessAbsent(requestId, badRequestId);
   });
 }
 

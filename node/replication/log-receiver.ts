@@ -1,11 +1,9 @@
-import { byteString } from '../../common/bytes.ts';
 import type { Scheduler } from '../../common/clock.ts';
 import type { Ack, Entries, Superseded } from '../../proto/gen/peer.ts';
 import { partitionOf } from '../../model/key-hash.ts';
-import { compareVersions, NO_VERSION, type Version } from '../../model/version.ts';
-import type { RequestId } from '../../proto/gen/kvstore.ts';
+import type { Version } from '../../model/version.ts';
 import { decodeRecord } from '../storage/record.ts';
-import type { ApplyOutcome, LogCursor, Mutation, Store, StoredRecord } from '../storage/store.ts';
+import type { LogCursor, Mutation, Store, StoredRecord } from '../storage/store.ts';
 import type { HybridClock } from './hybrid-clock.ts';
 import type { ReplicationMetrics } from './metrics.ts';
 import type { RequestIndex } from './requests/request-index.ts';
@@ -37,22 +35,17 @@ export interface LogReceiverOptions {
   readonly send: (ack: Ack) => void;
 }
 
-/** The write that an entry was made for. */
-interface WrittenEntry {
-  readonly requestId: RequestId | undefined;
-  readonly version: Version;
-  /**
-   * Whether its standing here says something of the others: the entry carries it, or something newer of the same writer,
-   * and not something that has beaten it; and nothing that was there is missing.
-   */
+/** An entry that is to be applied. */
+interface WantedEntry {
+  readonly sequence: number;
+  /** Whether its standing here says something of the others: nothing that was here before is missing. */
   readonly isTelling: boolean;
 }
 
 interface Wanted {
   /** Of the mutations, in their order. */
-  readonly sequences: number[];
+  readonly entries: WantedEntry[];
   readonly mutations: Mutation[];
-  readonly writes: WrittenEntry[];
   readonly superseded: Superseded[];
 }
 
@@ -63,8 +56,6 @@ interface Group {
   readonly contiguous: boolean;
   durable: boolean;
 }
-
-const MOST_IN_PLACE = 1000;
 
 /**
  * Applies a peer's entries in order and acknowledges them when they are synced, cumulatively. The cursor moves
@@ -78,8 +69,6 @@ export class LogReceiver {
   /** What came beyond the gap, on this stream. */
   private beyond: { readonly after: number; through: number } | undefined;
   private readonly groups: Group[] = [];
-  /** Records that came in the place of earlier writes, and what was here before them, by key: often several in a row. */
-  private readonly inPlace = new Map<string, { readonly version: Version; readonly previous: Version }>();
   private unacked: { through: number; superseded: Superseded[]; provisional: boolean } | undefined;
   private stopped = false;
 
@@ -127,11 +116,11 @@ export class LogReceiver {
   /** What of the entries is to be applied, and what has been beaten before it came. */
   private decode({ entries }: Entries): Wanted {
     const { clock, metrics, store, tail, holds, isReadable, collected, writes } = this.options;
-    const wanted: Wanted = { sequences: [], mutations: [], writes: [], superseded: [] };
-    for (const { sequence, key, record, requestId, written } of entries) {
+    const wanted: Wanted = { entries: [], mutations: [], superseded: [] };
+    for (const { sequence, key, record, requestId } of entries) {
       const decoded = decodeRecord(key, record);
       if (!clock.observe(decoded.version)) metrics.count('skewed_versions');
-      const version = written ?? decoded.version;
+      const { version } = decoded;
       tail.note({ sequence, key, version, requestId });
       // Sent by an older map: the answer carries the newer epoch, by which it counts for nothing.
       const partition = partitionOf(key, store.partitions);
@@ -141,11 +130,8 @@ export class LogReceiver {
         if (!writes.hasStood(requestId, key, version)) wanted.superseded.push({ sequence, version: by });
         continue;
       }
-      wanted.sequences.push(sequence);
-      const isCarried = version.writer === decoded.version.writer;
-      wanted.writes.push({ requestId, version, isTelling: isCarried && isReadable(partition) });
-      // The id goes with the write that carried it, not with a newer record in its place.
-      const id = requestId === undefined || written !== undefined ? {} : { requestId };
+      wanted.entries.push({ sequence, isTelling: isReadable(partition) });
+      const id = requestId === undefined ? {} : { requestId };
       wanted.mutations.push({ key, record: decoded, own: false, ...id });
     }
     return wanted;
@@ -155,18 +141,18 @@ export class LogReceiver {
     const { store, onApplied, writes } = this.options;
     const result = store.apply(wanted.mutations, gap ? undefined : this.cursorAt(this.contiguous));
     const superseded: Superseded[] = [];
-    for (const [index, { key, record }] of wanted.mutations.entries()) {
+    for (const [index, { key, record, requestId }] of wanted.mutations.entries()) {
       const outcome = result.outcomes[index];
-      const write = wanted.writes[index];
-      if (outcome === undefined || write === undefined) continue;
+      const entry = wanted.entries[index];
+      if (outcome === undefined || entry === undefined) continue;
       if (outcome.kind === 'applied') onApplied(key, record);
-      const { requestId, version, isTelling } = write;
-      const by = this.beatenBy(key, record.version, version, outcome);
-      if (by === undefined) {
+      const { sequence, isTelling } = entry;
+      const { version } = record;
+      if (outcome.kind !== 'superseded') {
         if (isTelling && requestId !== undefined) writes.note(requestId, key, version);
         else if (isTelling) writes.noteVersion(version);
       } else if (!writes.hasStood(requestId, key, version)) {
-        superseded.push({ sequence: wanted.sequences[index] ?? 0, version: by });
+        superseded.push({ sequence, version: outcome.by });
       }
     }
     const group: Group = {
@@ -176,36 +162,6 @@ export class LogReceiver {
       durable: false,
     };
     void this.settle(group, this.options.rules.acknowledgeAfterSync ? result.durable : Promise.resolve());
-  }
-
-  /**
-   * What was here and is newer than a write that came. A later record of the same writer may have come in its place, and that
-   * one may well lie above something that has beaten the write itself. Undefined: the write stands.
-   */
-  private beatenBy(
-    key: Buffer,
-    version: Version,
-    written: Version,
-    outcome: ApplyOutcome,
-  ): Version | undefined {
-    if (outcome.kind === 'superseded') return outcome.by;
-    const isInPlace = compareVersions(version, written) !== 0;
-    const name = byteString(key);
-    if (outcome.kind === 'applied') {
-      const previous = outcome.previous?.version ?? NO_VERSION;
-      if (isInPlace) this.remember(name, { version, previous });
-      return compareVersions(previous, written) > 0 ? previous : undefined;
-    }
-    if (!isInPlace) return undefined;
-    const before = this.inPlace.get(name);
-    // It came on another way: nobody knows what was here before, and to mint again is always safe.
-    if (before === undefined || compareVersions(before.version, version) !== 0) return version;
-    return compareVersions(before.previous, written) > 0 ? before.previous : undefined;
-  }
-
-  private remember(name: string, came: { readonly version: Version; readonly previous: Version }): void {
-    if (this.inPlace.size >= MOST_IN_PLACE) this.inPlace.clear();
-    this.inPlace.set(name, came);
   }
 
   /**

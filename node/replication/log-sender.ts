@@ -1,8 +1,8 @@
 import type { Scheduler } from '../../common/clock.ts';
 import { partitionOf } from '../../model/key-hash.ts';
-import { compareVersions, type Version } from '../../model/version.ts';
+import type { Version } from '../../model/version.ts';
 import type { Ack, Entries } from '../../proto/gen/peer.ts';
-import type { LogSlice, OwnEntry, Store, StoredRecord } from '../storage/store.ts';
+import type { LogSlice, Store } from '../storage/store.ts';
 import type { LogFloor } from './log-floor.ts';
 import type { ReplicationMetrics } from './metrics.ts';
 import type { OwnLog } from './own-log.ts';
@@ -142,18 +142,16 @@ export class LogSender {
   private sendSlice(slice: LogSlice): void {
     const { store, ownLog, metrics, send, holds, isOutlived, pending, peer } = this.options;
     let bytes = 0;
-    const entries = slice.entries.flatMap((entry) => {
-      const { sequence, key, requestId } = entry;
+    const entries = slice.entries.flatMap(({ sequence, key, record, requestId }) => {
       // The peer passes over what it does not keep (PROTOCOL 14).
       if (!holds(partitionOf(key, store.partitions))) {
         pending.skipped(peer, sequence);
         return [];
       }
       if (isOutlived(key)) return [];
-      const record = this.newest(entry);
+      pending.sent(peer, sequence);
       bytes += key.length + record.bytes.length;
-      const written = record === entry.record ? undefined : entry.record.version;
-      return [{ sequence, key, record: record.bytes, requestId, written }];
+      return [{ sequence, key, record: record.bytes, requestId }];
     });
     this.unacked.push({ through: slice.through, bytes });
     this.unackedBytes += bytes;
@@ -167,24 +165,5 @@ export class LogSender {
       provisional: this.provisional,
       durableHead: ownLog.durableHead,
     });
-  }
-
-  /** The record now stored for the entry's key, whoever wrote it (PROTOCOL 11). */
-  private newest(entry: OwnEntry): StoredRecord {
-    const { store, pending, peer, incarnation } = this.options;
-    let stored: StoredRecord | undefined;
-    try {
-      stored = store.latest(entry.key);
-    } catch {
-      // A damaged record of the state does not keep the log from going out: the entry has a sound one.
-    }
-    if (stored === undefined || compareVersions(stored.version, entry.record.version) <= 0) {
-      pending.sentAsWritten(peer, entry.sequence);
-      return entry.record;
-    }
-    // A later write of this coordinator began before the earlier one was answered: nothing has beaten it.
-    if (stored.version.writer === incarnation) pending.sentAsWritten(peer, entry.sequence);
-    else pending.sentInstead(peer, entry.sequence, stored.version);
-    return stored;
   }
 }

@@ -6,8 +6,6 @@ export type WriteAnswer = { readonly kind: 'held' } | { readonly kind: 'supersed
 interface PendingWrite {
   readonly onAnswer: (peer: string, answer: WriteAnswer) => void;
   readonly answered: Set<string>;
-  /** Peers that were sent a newer foreign record in place of this one. */
-  readonly replaced: Map<string, Version>;
   /** Peers that were not sent it, because they did not hold its partition by the map of that time. */
   readonly skipped: Set<string>;
 }
@@ -18,8 +16,8 @@ const HELD: WriteAnswer = { kind: 'held' };
  * The writes of this coordinator that wait for peers, by sequence in the own log.
  *
  * Acknowledgements are cumulative and say "this version or a newer one". Which of the two matters: a write that was
- * beaten by a version it did not know must be minted again (PROTOCOL 3). So an answer is `held` only when this very
- * record was sent on the stream that acknowledges it and the peer did not list it as superseded. A peer that was not
+ * beaten by a version it did not know must be minted again (PROTOCOL 3). So an answer is `held` only when the record was
+ * sent on the stream that acknowledges it and the peer did not list it as superseded. A peer that was not
  * sent the record acknowledges its sequence all the same, and that says nothing (PROTOCOL 14).
  */
 export class PendingWrites {
@@ -31,7 +29,6 @@ export class PendingWrites {
     this.writes.set(sequence, {
       onAnswer,
       answered: new Set(),
-      replaced: new Map(),
       skipped: new Set(),
     });
   }
@@ -40,18 +37,9 @@ export class PendingWrites {
     this.writes.delete(sequence);
   }
 
-  /** The entry went to the peer with a newer record, minted elsewhere, in its place. */
-  sentInstead(peer: string, sequence: number, version: Version): void {
-    const write = this.writes.get(sequence);
-    write?.skipped.delete(peer);
-    write?.replaced.set(peer, version);
-  }
-
-  /** The entry goes to the peer as it was written; an earlier stream may have carried another. */
-  sentAsWritten(peer: string, sequence: number): void {
-    const write = this.writes.get(sequence);
-    write?.skipped.delete(peer);
-    write?.replaced.delete(peer);
+  /** The entry goes to the peer; an earlier stream may have passed over it. */
+  sent(peer: string, sequence: number): void {
+    this.writes.get(sequence)?.skipped.delete(peer);
   }
 
   /** The peer passes over the entry: it does not hold the partition. */
@@ -61,9 +49,9 @@ export class PendingWrites {
 
   /** The peer acknowledged, on the stream they were sent on, the entries in (after, through]. */
   acknowledged(peer: string, after: number, through: number, superseded: ReadonlyMap<number, Version>): void {
-    this.answer(peer, through, (sequence, write) => {
+    this.answer(peer, through, (sequence) => {
       if (sequence <= after) return undefined;
-      const by = superseded.get(sequence) ?? write.replaced.get(peer);
+      const by = superseded.get(sequence);
       return by === undefined ? HELD : { kind: 'superseded', by };
     });
   }
@@ -73,15 +61,11 @@ export class PendingWrites {
     this.answer(peer, through, () => ({ kind: 'superseded' }));
   }
 
-  private answer(
-    peer: string,
-    through: number,
-    judge: (sequence: number, write: PendingWrite) => WriteAnswer | undefined,
-  ): void {
+  private answer(peer: string, through: number, judge: (sequence: number) => WriteAnswer | undefined): void {
     for (const [sequence, write] of this.writes) {
       if (sequence > through) return;
       if (write.answered.has(peer) || write.skipped.has(peer)) continue;
-      const answer = judge(sequence, write);
+      const answer = judge(sequence);
       if (answer === undefined) continue;
       write.answered.add(peer);
       write.onAnswer(peer, answer);

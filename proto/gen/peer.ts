@@ -216,13 +216,9 @@ export interface Entries {
 export interface Entry {
   sequence: number;
   key: Buffer;
-  /** Encoded and checksummed as stored (node/storage/record.ts). */
+  /** As it was written; encoded and checksummed as stored (node/storage/record.ts). */
   record: Buffer;
-  requestId:
-    | RequestId
-    | undefined;
-  /** The version the entry was written with, when the record is a newer one. */
-  written: Version | undefined;
+  requestId: RequestId | undefined;
 }
 
 /** The recipient's log is durably held through `applied`, as these versions or newer ones. */
@@ -1528,7 +1524,7 @@ export const Entries: MessageFns<Entries> = {
 };
 
 function createBaseEntry(): Entry {
-  return { sequence: 0, key: Buffer.alloc(0), record: Buffer.alloc(0), requestId: undefined, written: undefined };
+  return { sequence: 0, key: Buffer.alloc(0), record: Buffer.alloc(0), requestId: undefined };
 }
 
 export const Entry: MessageFns<Entry> = {
@@ -1544,9 +1540,6 @@ export const Entry: MessageFns<Entry> = {
     }
     if (message.requestId !== undefined) {
       RequestId.encode(message.requestId, writer.uint32(34).fork()).join();
-    }
-    if (message.written !== undefined) {
-      Version.encode(message.written, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -1594,14 +1587,6 @@ export const Entry: MessageFns<Entry> = {
             }
 
             message.requestId = RequestId.decode(reader, reader.uint32());
-            continue;
-          }
-          case 5: {
-            if (tag !== 42) {
-              break;
-            }
-
-            message.written = Version.decode(reader, reader.uint32());
             continue;
           }
         }

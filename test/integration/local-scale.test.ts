@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { KvClient } from '../../client/kv-client.ts';
+import { KvError } from '../../common/errors.ts';
 import { type KvctlResult, LocalTestCluster } from '../support/local-cluster.ts';
 
 const KEYS = Array.from({ length: 120 }, (_, index) => `key-${index}`);
@@ -12,6 +13,9 @@ describe('a local cluster whose size changes', function () {
   let writing: Promise<void>;
   const stopping = new AbortController();
   const failures: unknown[] = [];
+  /** The node under the volume that is being replaced is stopped at once: what it was at may end without an answer. */
+  let replacing = false;
+  const unanswered: unknown[] = [];
 
   before(async () => {
     cluster = await LocalTestCluster.start();
@@ -23,7 +27,9 @@ describe('a local cluster whose size changes', function () {
           await client.put(key, `value-${round}`);
           acknowledged.set(key, `value-${round}`);
         } catch (error) {
-          failures.push(error);
+          const isUnanswered = replacing && error instanceof KvError && error.code === 'DEADLINE_EXCEEDED';
+          (isUnanswered ? unanswered : failures).push(error);
+          acknowledged.delete(key);
         }
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
@@ -71,6 +77,7 @@ describe('a local cluster whose size changes', function () {
     expect(asked.code).to.equal(1);
     expect(asked.text).to.match(/Nothing that was acknowledged at QUORUM or ALL is lost by it/);
     expect(asked.stderr).to.match(/nothing was done: add --yes/);
+    replacing = true;
     expectOk(await cluster.kvctl(['cluster', 'replace', 'kv-2', '--yes']));
     for (let tries = 0; ; tries += 1) {
       const answers = await nodes().catch(() => []);
@@ -102,7 +109,8 @@ describe('a local cluster whose size changes', function () {
     stopping.abort();
     await writing;
     expect(failures).to.deep.equal([]);
-    expect(acknowledged.size).to.equal(KEYS.length);
+    expect(unanswered.length).to.be.at.most(1);
+    expect(acknowledged.size).to.be.at.least(KEYS.length - unanswered.length);
     for (const [key, value] of acknowledged) {
       expect(expectOk(await cluster.kvctl(['get', key])).text, key).to.equal(value);
       if (Number(key.slice(4)) > 20) break;

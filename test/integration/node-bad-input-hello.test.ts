@@ -26,7 +26,6 @@ const entry = (change: Partial<Entry> = {}): Entry => ({
   key,
   record,
   requestId: undefined,
-  written: undefined,
   ...change,
 });
 const entries = (list: Entry[], range: { after?: number; through?: number } = {}): FrameBody => ({

@@ -83,7 +83,7 @@ interface Latency {
 const text = ({ p50Ms, p99Ms }: Latency): string => `p50 ${p50Ms.toFixed(1)} ms, p99 ${p99Ms.toFixed(1)} ms`;
 
 describe('the quick start', function () {
-  this.timeout(180_000);
+  this.timeout(300_000);
   const { name } = sample.metadata;
   let namespace: TestNamespace;
   let kubectl: Kubectl;
@@ -122,7 +122,10 @@ describe('the quick start', function () {
 
   it('puts and gets a key by helm test', async () => {
     const startedMs = performance.now();
-    const output = await helm(['test', 'kvcluster', '--logs', '--timeout=90s'], { kubectl });
+    const output = await helm(['test', 'kvcluster', '--logs', '--timeout=240s'], {
+      kubectl,
+      timeoutMs: 250_000,
+    });
     expect(output).to.match(/Phase:\s+Succeeded/);
     measured(`helm test: ${seconds(startedMs)} s`);
   });
@@ -135,7 +138,7 @@ describe('the quick start', function () {
     );
     await kubectl.apply([clientPod(image, [service, ...nodes])]);
     const finished = '--for=jsonpath={.status.phase}=Succeeded';
-    await kubectl.run(['wait', finished, '--timeout=90s', 'pod/client'], { timeoutMs: 100_000 });
+    await kubectl.run(['wait', finished, '--timeout=240s', 'pod/client'], { timeoutMs: 250_000 });
     const { lost, putLatency, getLatency } = JSON.parse(await kubectl.logs('client')) as ClientReport;
     expect(lost).to.deep.equal(Object.fromEntries([service, ...nodes].map((address) => [address, 0])));
     measured(`Put through the Service, one in flight: ${text(putLatency)}`);

@@ -49,8 +49,8 @@ export class ClusterWatch {
     let log = this.logs.get(name);
     if (log === undefined) this.logs.set(name, (log = { entries: new Map<number, string>(), through: 0 }));
     const { entries, through } = body.value;
-    for (const { sequence, key, record, written } of entries) {
-      const entry = describe(key, written ?? decodeRecord(key, record).version);
+    for (const { sequence, key, record } of entries) {
+      const entry = describe(key, decodeRecord(key, record).version);
       const before = log.entries.get(sequence) ?? entry;
       if (before !== entry) this.usedTwice(from, sequence, `it was of ${before}, and is of ${entry}`);
       log.entries.set(sequence, entry);

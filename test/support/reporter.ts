@@ -6,16 +6,22 @@ export default class SummaryReporter extends Mocha.reporters.Spec {
   constructor(runner: Mocha.Runner, options: Mocha.MochaOptions) {
     super(runner, options);
     const { summary } = options.reporterOptions as { summary?: string };
-    const failed: string[] = [];
+    const failed: { title: string; error: Error }[] = [];
     runner.on('fail', (test: Mocha.Test, error: Error) => {
-      failed.push(`${test.fullTitle()}: ${error.message}`);
+      failed.push({ title: test.fullTitle(), error });
     });
     runner.once('end', () => {
       if (summary === undefined) return;
       const { passes, failures, pending } = this.stats;
       writeFileSync(
         summary,
-        JSON.stringify({ passed: passes, failed: failures, skipped: pending, failures: failed }),
+        JSON.stringify({
+          passed: passes,
+          failed: failures,
+          skipped: pending,
+          // Hooks that follow a failed test may have added to what its error says.
+          failures: failed.map(({ title, error }) => `${title}: ${error.message}`),
+        }),
       );
     });
   }

@@ -30,7 +30,6 @@ const entry = fc.record({
   key: bytes(20),
   record: bytes(300),
   requestId: fc.option(requestId, { nil: undefined }),
-  written: version,
 });
 const body: fc.Arbitrary<PeerFrame['body']> = fc.oneof(
   fc.record({
@@ -92,7 +91,6 @@ describe('the hand-written serializer of frames between peers', () => {
         key: Buffer.from('key'),
         record: Buffer.from('record'),
         requestId: undefined,
-        written: undefined,
       },
     ];
     const encoded = generated({

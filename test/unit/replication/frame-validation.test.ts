@@ -52,8 +52,8 @@ const SOUND: { readonly [C in Case]: Value<C> } = {
     after: 4,
     through: 2 ** 48 - 1,
     entries: [
-      { sequence: 5, key, record, requestId: undefined, written: undefined },
-      { sequence: 2 ** 48 - 1, key: Buffer.alloc(1024), record, requestId, written: version },
+      { sequence: 5, key, record, requestId: undefined },
+      { sequence: 2 ** 48 - 1, key: Buffer.alloc(1024), record, requestId },
     ],
     provisional: false,
     durableHead: 0,
@@ -241,11 +241,6 @@ const BAD: readonly [what: string, frame: Body, problem: RegExp][] = [
     'an entry of no client',
     body('entries', { entries: [{ ...entry, requestId: { ...requestId, clientId: empty } }] }),
     /client id has 0 bytes/,
-  ],
-  [
-    'an entry written at no version',
-    body('entries', { entries: [{ ...entry, written: late }] }),
-    /is no version/,
   ],
   ['a durable head beyond 48 bits', body('entries', { durableHead: 2 ** 48 }), /durable head/],
   ['an acknowledgement of nobody', body('ack', { incarnation: 0 }), /incarnation 0/],

@@ -29,15 +29,11 @@ const idOf = (number: number): RequestId => ({
 
 type Sent = Omit<Entry, 'sequence'>;
 
-/** A write of the peer's log, and the record that is sent in its place when the peer stores another by now. */
-const entry = (
-  written: Version,
-  { by = written, id, key = KEY }: { by?: Version; id?: number; key?: Buffer } = {},
-): Sent => ({
+/** A write of the peer's log. */
+const entry = (version: Version, { id, key = KEY }: { id?: number; key?: Buffer } = {}): Sent => ({
   key,
-  record: recordAt(by, key).bytes,
+  record: recordAt(version, key).bytes,
   requestId: id === undefined ? undefined : idOf(id),
-  written: by === written ? undefined : written,
 });
 
 describe('what a replica answers to the log of a peer', () => {
@@ -113,80 +109,15 @@ describe('what a replica answers to the log of a peer', () => {
     expect(stored()).to.deep.equal(at(40));
   });
 
-  it('is SUPERSEDED for a write that was beaten before a later one of the same writer came in its place', async () => {
+  it('is SUPERSEDED for a write that was beaten before a later one of the same writer came', async () => {
     await storeRecord(at(20, ELSEWHERE));
-    expect(await answerTo(entry(at(10), { by: at(30) }))).to.equal(formatVersion(at(20, ELSEWHERE)));
-    expect(stored()).to.deep.equal(at(30));
-  });
-
-  it('is “held” for a write that was not beaten before a later one of the same writer came in its place', async () => {
-    await storeRecord(at(5, ELSEWHERE));
-    expect(await answerTo(entry(at(10), { by: at(30) }))).to.equal('held');
-    expect(index.hasStood(undefined, KEY, at(10))).to.equal(true);
-    expect(stored()).to.deep.equal(at(30));
-  });
-
-  for (const [frames, send] of [
-    ['in one frame', (entries: readonly Sent[]) => answersTo(...entries)],
-    [
-      'each in a frame',
-      async (entries: readonly Sent[]) => {
-        const answers: string[] = [];
-        for (const sent of entries) answers.push(...(await answersTo(sent)));
-        return answers;
-      },
-    ],
-  ] as const) {
-    it(`goes by what was here before for each of the writes in whose place one record comes, ${frames}`, async () => {
-      await storeRecord(at(20, ELSEWHERE));
-      const by = at(40);
-      const beaten = formatVersion(at(20, ELSEWHERE));
-      const writes = [10, 15, 25, 30].map((wallMs) => entry(at(wallMs), { by }));
-      expect(await send([...writes, entry(by)])).to.deep.equal([beaten, beaten, 'held', 'held', 'held']);
-      for (const wallMs of [25, 30, 40]) {
-        expect(index.hasStood(undefined, KEY, at(wallMs)), `at ${wallMs}`).to.equal(true);
-      }
-      for (const wallMs of [10, 15]) {
-        expect(index.hasStood(undefined, KEY, at(wallMs)), `at ${wallMs}`).to.equal(false);
-      }
-    });
-  }
-
-  it('goes by what was here before of the same key', async () => {
-    const key = Buffer.from('other key');
-    await storeRecord(at(20, ELSEWHERE));
-    const by = at(40);
-    const answers = await answersTo(
-      entry(at(10), { by }),
-      entry(at(10), { by, key }),
-      entry(at(15), { by }),
-      entry(at(15), { by, key }),
-    );
     const beaten = formatVersion(at(20, ELSEWHERE));
-    expect(answers).to.deep.equal([beaten, 'held', beaten, 'held']);
-  });
-
-  it('is SUPERSEDED for a write in whose place comes a record that was here already, on another way', async () => {
-    const by = at(30);
-    await storeRecord(by);
-    expect(await answerTo(entry(at(10), { by }))).to.equal(formatVersion(by));
-    expect(await answerTo(entry(by))).to.equal('held');
-  });
-
-  it('is SUPERSEDED for a write in whose place a record came on another way since the last one did', async () => {
-    expect(await answerTo(entry(at(10), { by: at(30) }))).to.equal('held');
-    await storeRecord(at(40));
-    expect(await answerTo(entry(at(20), { by: at(40) }))).to.equal(formatVersion(at(40)));
-  });
-
-  it('does not take what has beaten a write for the write', async () => {
-    expect(await answerTo(entry(at(10), { by: at(30, ELSEWHERE), id: 1 }))).to.equal('held');
-    expect(index.versionOf(idOf(1), KEY)).to.equal(undefined);
-    expect(index.hasStood(idOf(1), KEY, at(10))).to.equal(false);
+    expect(await answersTo(entry(at(10)), entry(at(30)))).to.deep.equal([beaten, 'held']);
+    expect(stored()).to.deep.equal(at(30));
   });
 
   it('lets a write be known by its request id, and one without by its version', async () => {
-    await answersTo(entry(at(10), { id: 1 }), entry(at(20)), entry(at(30), { by: at(40), id: 2 }));
+    await answersTo(entry(at(10), { id: 1 }), entry(at(20)), entry(at(30), { id: 2 }), entry(at(40)));
     expect(index.versionOf(idOf(1), KEY)).to.deep.equal(at(10));
     expect(index.lookup({ requestId: undefined, version: at(20) }, KEY, 0).kind).to.equal('held');
     expect(index.versionOf(idOf(2), KEY), 'not at the later one').to.deep.equal(at(30));
@@ -196,11 +127,6 @@ describe('what a replica answers to the log of a peer', () => {
     ['by its request id', () => index.note(idOf(1), KEY, at(10)), entry(at(10), { id: 1 })],
     ['by its version', () => index.noteVersion(at(10)), entry(at(10))],
     ['by its version, sent with a request id', () => index.noteVersion(at(10)), entry(at(10), { id: 1 })],
-    [
-      'when a later one of its writer comes in its place',
-      () => index.noteVersion(at(10)),
-      entry(at(10), { by: at(15), id: 1 }),
-    ],
   ];
   for (const [how, note, sent] of known) {
     it(`is “held” for a write that has stood here and was overwritten since, known ${how}`, async () => {
