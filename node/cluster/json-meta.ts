@@ -6,7 +6,7 @@ import type { Store } from '../storage/store.ts';
  *
  * @throws KvError DATA_LOSS when it cannot be read, FAILED_PRECONDITION when its format is unknown.
  */
-export function readJsonMeta(store: Store, name: string, format: number): unknown {
+export function readJsonMeta(store: Pick<Store, 'readMeta'>, name: string, format: number): unknown {
   const bytes = store.readMeta(name);
   if (bytes === undefined) return undefined;
   let value: unknown;
@@ -29,7 +29,7 @@ export function readJsonMeta(store: Store, name: string, format: number): unknow
 
 /** Writes a small value as JSON with a `format` number; resolves when it is synced. */
 export async function writeJsonMeta(
-  store: Store,
+  store: Pick<Store, 'writeMeta'>,
   name: string,
   format: number,
   value: object,

@@ -5,6 +5,7 @@ import { partitionsHeldBy } from '../../model/replica-sets.ts';
 import type { VolumeIdentity } from '../cluster/identity.ts';
 import type { Standing } from '../cluster/standing.ts';
 import type { Store } from '../storage/store.ts';
+import type { Newcomers } from './requests/newcomers.ts';
 import type { Residue } from './residue.ts';
 
 export interface MapDutiesOptions {
@@ -12,6 +13,7 @@ export interface MapDutiesOptions {
   readonly identity: VolumeIdentity;
   readonly standing: Standing;
   readonly residue: Residue;
+  readonly newcomers: Newcomers;
   readonly map: () => ClusterMap | undefined;
   readonly logger: Logger;
   /** Partitions come to this node, blank. */
@@ -30,8 +32,9 @@ export class MapDuties {
 
   /** Before the map counts. A partition that comes (back) to this node begins blank: what is left of it is of the past. */
   async prepare(next: ClusterMap): Promise<void> {
-    const { identity, residue, standing, map, onGained } = this.options;
+    const { identity, residue, standing, newcomers, map, onGained } = this.options;
     const current = map();
+    await newcomers.prepare(current, next);
     const held = new Set(current === undefined ? [] : partitionsHeldBy(current, identity.nodeId));
     const gained = partitionsHeldBy(next, identity.nodeId).filter((partition) => !held.has(partition));
     // A volume that has lost its map, but not its standing, goes on with what it has.

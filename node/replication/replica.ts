@@ -52,6 +52,7 @@ import { RequestHandler } from './request-handler.ts';
 import { answerLookup, type LookupSources } from './requests/lookup.ts';
 import { recallRequests } from './requests/recall.ts';
 import { RequestIndex } from './requests/request-index.ts';
+import { Newcomers } from './requests/newcomers.ts';
 import { Retries } from './requests/retries.ts';
 import { Residue } from './residue.ts';
 import { SAFETY_RULES } from './safety-rules.ts';
@@ -152,11 +153,18 @@ class RunningReplica implements Replica {
     });
     const { topology } = this;
     this.residue = new Residue({ store, topology, logger, acknowledged: () => this.acknowledgedByAll() });
+    const newcomers = new Newcomers({
+      store,
+      clock,
+      windowMs: settings.requests.windowMs,
+      skewBoundMs: settings.skewBoundMs,
+    });
     this.duties = new MapDuties({
       store,
       identity,
       standing,
       residue: this.residue,
+      newcomers,
       map: () => this.maps.current,
       logger,
       onGained: (partitions) => this.antiEntropy.forget(partitions),
@@ -299,6 +307,7 @@ class RunningReplica implements Replica {
       topology,
       repairs,
       replica: (nodeId) => this.peers.session(nodeId)?.remote,
+      newcomers,
       memberOf: (incarnation) => collection.memberOf(incarnation),
       clock,
       scheduler,

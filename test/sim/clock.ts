@@ -41,6 +41,12 @@ export class SimClock implements Clock {
     this.note();
   }
 
+  /** Sets the wall clock to true time where it is off by more than `toleratedMs`. */
+  setRight(toleratedMs: number): void {
+    const offset = this.offset();
+    if (Math.abs(offset) > toleratedMs) this.jump(-offset);
+  }
+
   /** The wall clock gains (or loses) so many milliseconds per millisecond from now on. */
   drift(rate: number): void {
     this.offsetMs = this.offset();

@@ -11,6 +11,8 @@ const POLLS = 1000;
 /** How often it is looked who has taken a new map, and how often at most. */
 const LOOK_MS = 0.5;
 const LOOKS = 400;
+/** A clock that is off by no more stays as it is. */
+const TOLERABLE_CLOCK_MS = 500;
 
 /** Lets things go wrong, one after the other and at the same time, until it is stopped; then everything heals. */
 export class Faults {
@@ -54,10 +56,11 @@ export class Faults {
     });
   }
 
-  /** No more faults; what lasts ends now, and every member is started. */
+  /** No more faults; what lasts ends now, every member is started, and clocks that are off are set. */
   stop(): void {
     this.stopped = true;
     this.heal();
+    for (const { clock } of this.world.pods) clock.setRight(TOLERABLE_CLOCK_MS);
     this.world.writer.kill();
     this.world.writer.start();
   }

@@ -36,6 +36,8 @@ export interface RetryEvidence {
   readonly minted?: Version | undefined;
   /** The member that minted a version, when that is known. */
   readonly minterOf: (version: Version) => string | undefined;
+  /** Whether a member may not have been a replica yet when a version was minted: what it holds says nothing then. */
+  readonly isNewcomer: (nodeId: string, version: Version) => boolean;
 }
 
 /**
@@ -80,23 +82,25 @@ function candidates(answers: RetryEvidence['answers'], minted: Version | undefin
 
 /** No quorum can have held something newer when it began. */
 function stands(version: Version, evidence: RetryEvidence): boolean {
-  const { read } = evidence.sets;
-  const had = read.filter((nodeId) => hadNothingNewer(version, nodeId, evidence) === true);
-  return had.length >= rebuildSources(read.length);
+  return leavesNoQuorum(evidence, (nodeId) => hadNothingNewer(version, nodeId, evidence) === true);
 }
 
 /** No quorum can have acknowledged it, or have shown it to a read. */
 function isFree(version: Version, evidence: RetryEvidence): boolean {
-  const { sets, answers, minted } = evidence;
+  const { sets, answers, minted, isNewcomer } = evidence;
   const isMinted = minted !== undefined && compareVersions(version, minted) === 0;
   const had = (nodeId: string): boolean | undefined => hadNothingNewer(version, nodeId, evidence);
-  const never = sets.read.filter(
-    (nodeId) => had(nodeId) === false || (isMinted && answers.get(nodeId)?.unsettled === true),
-  );
-  if (never.length >= rebuildSources(sets.read.length)) return true;
+  const isUnsettled = (nodeId: string): boolean =>
+    isMinted && answers.get(nodeId)?.unsettled === true && !isNewcomer(nodeId, version);
+  if (leavesNoQuorum(evidence, (nodeId) => had(nodeId) === false || isUnsettled(nodeId))) return true;
   return sets.write.some(
     (set) => set.filter((nodeId) => had(nodeId) === false).length >= quorumOf(set.length),
   );
+}
+
+/** While a partition moves, members may go by either phase and read on either side. */
+function leavesNoQuorum({ sets }: RetryEvidence, isWitness: (nodeId: string) => boolean): boolean {
+  return sets.write.every((set) => set.filter(isWitness).length >= rebuildSources(set.length));
 }
 
 function judgeMissing(sets: ReplicaSets, answers: RetryEvidence['answers']): RetryVerdict {
@@ -111,8 +115,9 @@ function judgeMissing(sets: ReplicaSets, answers: RetryEvidence['answers']): Ret
 function hadNothingNewer(
   version: Version,
   nodeId: string,
-  { answers, minterOf }: RetryEvidence,
+  { answers, minterOf, isNewcomer }: RetryEvidence,
 ): boolean | undefined {
+  if (isNewcomer(nodeId, version)) return undefined;
   if (minterOf(version) === nodeId) return true;
   const answer = answers.get(nodeId);
   if (answer === undefined) return undefined;

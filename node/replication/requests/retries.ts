@@ -13,6 +13,7 @@ import type { Topology } from '../topology.ts';
 import { judgeRetry, type RetryAnswer, type RetryVerdict } from './judge-retry.ts';
 import { type Lookup, lookUp, type LookupSources } from './lookup.ts';
 import type { RequestMetrics } from './metrics.ts';
+import type { Newcomers } from './newcomers.ts';
 import type { Replaced } from './request-index.ts';
 
 /** Another replica, as far as retries need it. */
@@ -27,6 +28,7 @@ export interface RetriesOptions extends LookupSources {
   readonly repairs: Pick<Repairs, 'apply'>;
   /** A connected member. */
   readonly replica: (nodeId: string) => RetryReplica | undefined;
+  readonly newcomers: Pick<Newcomers, 'has'>;
   /** The member that has this incarnation. */
   readonly memberOf: (incarnation: number) => string | undefined;
   readonly clock: Clock;
@@ -229,13 +231,14 @@ class Inquiry {
 
   private judge(): void {
     if (this.concluded) return;
-    const { topology, memberOf } = this.options;
+    const { topology, memberOf, newcomers } = this.options;
     const verdict = judgeRetry({
       sets: topology.setsOf(this.partition),
       consistency: this.retry.consistency,
       answers: this.answers,
       minted: this.asked,
       minterOf: ({ writer }) => memberOf(writer),
+      isNewcomer: (nodeId, version) => newcomers.has(nodeId, this.partition, version),
     });
     if (verdict.kind === 'wait' && this.open > 0) return;
     // A repair may have brought it where its id is not known, and something newer have come over it since.

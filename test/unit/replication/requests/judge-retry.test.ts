@@ -1,13 +1,20 @@
 import { expect } from 'chai';
 import fc from 'fast-check';
 import { quorumOf } from '../../../../model/cluster-map.ts';
+import type { ReplicaSets } from '../../../../model/replica-sets.ts';
 import type { Version } from '../../../../model/version.ts';
 import { judgeRetry, type RetryAnswer } from '../../../../node/replication/requests/judge-retry.ts';
 import type { Consistency } from '../../../../node/replication/engine.ts';
 
 const at = (wallMs: number, writer = 1): Version => ({ wallMs, counter: 0, writer });
 const replicas = (count: number): string[] => Array.from({ length: count }, (_, index) => `kv-${index}`);
-const setsOf = (names: readonly string[]) => ({ write: [names], read: names, holders: names });
+const setsOf = (names: readonly string[]): ReplicaSets => ({ write: [names], read: names, holders: names });
+/** kv-3 takes the place of kv-0. */
+const MOVING: ReplicaSets = {
+  write: [replicas(3), ['kv-1', 'kv-2', 'kv-3']],
+  read: replicas(3),
+  holders: replicas(4),
+};
 
 const held = (version: number, stored = version): RetryAnswer => ({
   known: { kind: 'held', version: at(version) },
@@ -27,7 +34,9 @@ interface JudgeOptions {
   /** Of every version, or by version. */
   readonly minter?: string | Readonly<Record<number, string>>;
   readonly minted?: number;
-  readonly sets?: ReturnType<typeof setsOf>;
+  readonly sets?: ReplicaSets;
+  /** Replicas since this version. */
+  readonly newcomers?: Readonly<Record<string, number>>;
 }
 
 const judge = (answers: readonly (RetryAnswer | undefined)[], options: JudgeOptions = {}): string => {
@@ -40,6 +49,7 @@ const judge = (answers: readonly (RetryAnswer | undefined)[], options: JudgeOpti
       names.flatMap((name, index) => (answers[index] === undefined ? [] : [[name, answers[index]]])),
     ),
     minted: minted === undefined ? undefined : at(minted),
+    isNewcomer: (nodeId, { wallMs }) => wallMs <= (options.newcomers?.[nodeId] ?? -1),
     minterOf: ({ wallMs }) => (typeof minter === 'object' ? minter[wallMs] : minter),
   });
   return verdict.kind === 'finish' ? `finish ${verdict.version.wallMs}` : verdict.kind;
@@ -141,15 +151,47 @@ describe('a retried write', () => {
     [
       'waits for a quorum of both sides of a move',
       'wait',
+      [[notHeld(), notHeld(), undefined, undefined], { sets: MOVING }],
+    ],
+    [
+      'waits while those who have nothing newer leave a quorum on the other side of a move',
+      'wait',
+      [[held(5), held(5), unknown, unknown], { sets: MOVING }],
+    ],
+    [
+      'stands when those who have nothing newer leave a quorum on neither side of a move',
+      'finish 5',
+      [[unknown, held(5), held(5), unknown], { sets: MOVING }],
+    ],
+    [
+      'is not known to be unread while those who beat it leave a quorum on the other side of a move',
+      'wait',
       [
-        [notHeld(), notHeld(), undefined, undefined],
-        {
-          sets: {
-            write: [replicas(3), ['kv-1', 'kv-2', 'kv-3']],
-            read: replicas(3),
-            holders: replicas(4),
-          },
-        },
+        [unsettled(held(5, 9)), notHeld(9), undefined, undefined],
+        { minter: 'kv-0', minted: 5, sets: MOVING },
+      ],
+    ],
+    [
+      'does not stand on the word of one that was no replica when it began',
+      'wait',
+      [[held(5), unknown, held(5)], { newcomers: { 'kv-2': 5 } }],
+    ],
+    [
+      'does not stand on having been minted by one that was no replica when it began',
+      'wait',
+      [[held(5), unknown, undefined], { newcomers: { 'kv-2': 5 }, minter: 'kv-2' }],
+    ],
+    [
+      'stands on the word of one that had become a replica before',
+      'finish 5',
+      [[held(5), unknown, held(5)], { newcomers: { 'kv-2': 4 } }],
+    ],
+    [
+      'is not written again on the word of a minter that was no replica when it began',
+      'wait',
+      [
+        [unsettled(held(5, 9)), notHeld(9), undefined],
+        { minter: 'kv-0', minted: 5, newcomers: { 'kv-0': 5 } },
       ],
     ],
   ];

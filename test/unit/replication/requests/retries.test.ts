@@ -75,6 +75,7 @@ describe('a retry', () => {
   let time: ManualTime;
   let replicas: [Replica, Replica, Replica];
   let counts: Map<RequestCounter, number>;
+  let newcomers: Set<string>;
   /** The versions that kv-2 was asked about. */
   let asked: (number | undefined)[];
 
@@ -103,6 +104,7 @@ describe('a retry', () => {
           repair: (records, { finished }) => other.repair(records, finished),
         };
       },
+      newcomers: { has: (nodeId) => newcomers.has(nodeId) },
       memberOf: (incarnation) => NAMES[incarnation],
       clock: time.clock(),
       scheduler: time.scheduler(),
@@ -141,6 +143,7 @@ describe('a retry', () => {
   beforeEach(() => {
     time = new ManualTime();
     counts = new Map();
+    newcomers = new Set();
     asked = [];
     replicas = [new Replica(time), new Replica(time), new Replica(time)];
   });
@@ -188,6 +191,14 @@ describe('a retry', () => {
     of(2).answering = 'disconnected';
     expect(await resolve()).to.deep.include({ kind: 'done', version: at(50, 2) });
     expect(versions()).to.deep.equal([50, 50, undefined]);
+  });
+
+  it('is not decided by one that has become a replica since', async () => {
+    for (const at of [0, 2]) of(at).write(idOf(1), { wallMs: 5, counter: 0, writer: 0 });
+    of(1).readable = false;
+    expect((await resolve({ self: 2 })).kind).to.equal('done');
+    newcomers.add('kv-2');
+    expect((await failureOf(resolve({ self: 2 }))).code).to.equal('UNAVAILABLE');
   });
 
   it('does not wait for a slow replica when the others tell', async () => {
