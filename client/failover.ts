@@ -52,17 +52,25 @@ export class Failover {
    * @throws KvError: as the node answered; UNAVAILABLE when no endpoint took it; DEADLINE_EXCEEDED when a write may or
    * may not have been applied.
    */
-  async run<Response>(operation: FailoverOperation<Response>): Promise<Response> {
+  run<Response>(operation: FailoverOperation<Response>): Promise<Response> {
+    return this.runThen(operation, (response) => response);
+  }
+
+  /** The same, and gives what `finish` makes of the response: on the way of every operation a promise more is felt. */
+  runThen<Response, Result>(
+    operation: FailoverOperation<Response>,
+    finish: (response: Response) => Result,
+  ): Promise<Result> {
     const { router, clock } = this.options;
     const { kind, route, timeoutMs, signal } = operation;
     const startMs = clock.monotonicMs();
     const endpoint = router.choose(route, NONE_TRIED);
-    if (endpoint === undefined) throw new KvError('FAILED_PRECONDITION', 'there is no endpoint');
-    try {
-      return await operation.call(endpoint, { timeoutMs: this.shareOf(timeoutMs, kind), signal }, 0);
-    } catch (error) {
-      return this.goOn(operation, startMs, endpoint, error);
+    if (endpoint === undefined) {
+      return Promise.reject(new KvError('FAILED_PRECONDITION', 'there is no endpoint'));
     }
+    return operation
+      .call(endpoint, { timeoutMs: this.shareOf(timeoutMs, kind), signal }, 0)
+      .then(finish, (error: unknown) => this.goOn(operation, startMs, endpoint, error).then(finish));
   }
 
   /** After the first call has failed. */

@@ -1,3 +1,4 @@
+import { bufferOver, byteString } from '../common/bytes.ts';
 import { type Clock, type Scheduler, systemClock, systemScheduler } from '../common/clock.ts';
 import { KvError } from '../common/errors.ts';
 import { type Random, systemRandom } from '../common/random.ts';
@@ -5,7 +6,7 @@ import type { ClusterMap, Member } from '../model/cluster-map.ts';
 import type { Version } from '../model/version.ts';
 import { Consistency as WireConsistency } from '../proto/gen/kvstore.ts';
 import { mapFromProto } from './cluster-map-codec.ts';
-import { Endpoint } from './endpoint.ts';
+import { Endpoint, type EndpointCall } from './endpoint.ts';
 import { parseEndpoints } from './endpoint-list.ts';
 import { resumedScan, type ScannedEntry } from './resumed-scan.ts';
 import { resumedWatch, type WatchEvent } from './resumed-watch.ts';
@@ -221,65 +222,63 @@ export class KvClient {
   }
 
   /** Stores a value. Resolves when enough replicas for the consistency hold it durably. */
-  async put(key: Bytes, value: Bytes, options: PutOptions = {}): Promise<PutResult> {
+  put(key: Bytes, value: Bytes, options: PutOptions = {}): Promise<PutResult> {
     const keyBytes = bufferOf(key);
-    const answer = await this.write(keyBytes, options, {
-      $case: 'put',
-      value: {
-        key: keyBytes,
-        value: bufferOf(value),
-        ttlMs: options.ttlMs,
-        consistency: this.wireConsistency(options),
-        requestId: undefined,
-        condition: undefined,
-      },
+    const request = {
+      key: keyBytes,
+      value: bufferOf(value),
+      ttlMs: options.ttlMs,
+      consistency: this.wireConsistency(options),
+      requestId: undefined,
+      condition: undefined,
+    };
+    return this.write(keyBytes, options, { $case: 'put', value: request }, (answer) => {
+      if (answer.$case !== 'put') throw mixedUp();
+      const { oldFound, oldValue } = answer.value;
+      const version = versionOf(answer.value);
+      this.session.note(byteString(keyBytes), version);
+      return { version, oldValue: oldFound ? oldValue : undefined };
     });
-    if (answer.$case !== 'put') throw mixedUp();
-    const { oldFound, oldValue } = answer.value;
-    const version = versionOf(answer.value);
-    this.session.note(keyBytes, version);
-    return { version, oldValue: oldFound ? oldValue : undefined };
   }
 
   /** Reads a value; undefined when the key does not exist or has expired. */
-  async get(key: Bytes, options: GetOptions = {}): Promise<GetResult | undefined> {
+  get(key: Bytes, options: GetOptions = {}): Promise<GetResult | undefined> {
     const keyBytes = bufferOf(key);
+    const name = byteString(keyBytes);
     const route: Route = { key: keyBytes, isRead: true };
     const operation: PipelinedOperation = {
       requestNumber: 0,
       attempt: 0,
-      operation: { $case: 'get', value: { key: keyBytes, ...this.readAt(keyBytes, options) } },
+      operation: { $case: 'get', value: { key: keyBytes, ...this.readAt(name, options) } },
     };
-    const answer = await this.run(
-      'read',
-      options,
-      (endpoint, call) => endpoint.execute(operation, call),
-      route,
-    );
-    if (answer.$case !== 'get') throw mixedUp();
-    const { found, value, remainingTtlMs } = answer.value;
-    if (!found) return undefined;
-    const version = versionOf(answer.value);
-    this.session.note(keyBytes, version);
-    return { value, version, remainingTtlMs };
+    const { signal, timeoutMs = this.timeoutMs } = options;
+    const call = (endpoint: Endpoint, bounds: EndpointCall): Promise<OperationOutcome> =>
+      endpoint.execute(operation, bounds);
+    return this.unlessClosed({ kind: 'read', route, timeoutMs, signal, call }, (answer) => {
+      if (answer.$case !== 'get') throw mixedUp();
+      const { found, value, remainingTtlMs } = answer.value;
+      if (!found) return undefined;
+      const version = versionOf(answer.value);
+      this.session.note(name, version);
+      return { value, version, remainingTtlMs };
+    });
   }
 
   /** Deletes a key; deleting a missing one succeeds. */
-  async delete(key: Bytes, options: OperationOptions = {}): Promise<DeleteResult> {
+  delete(key: Bytes, options: OperationOptions = {}): Promise<DeleteResult> {
     const keyBytes = bufferOf(key);
-    const answer = await this.write(keyBytes, options, {
-      $case: 'delete',
-      value: {
-        key: keyBytes,
-        consistency: this.wireConsistency(options),
-        requestId: undefined,
-        condition: undefined,
-      },
+    const request = {
+      key: keyBytes,
+      consistency: this.wireConsistency(options),
+      requestId: undefined,
+      condition: undefined,
+    };
+    return this.write(keyBytes, options, { $case: 'delete', value: request }, (answer) => {
+      if (answer.$case !== 'delete') throw mixedUp();
+      const version = versionOf(answer.value);
+      this.session.note(byteString(keyBytes), version);
+      return { version, existed: answer.value.existed };
     });
-    if (answer.$case !== 'delete') throw mixedUp();
-    const version = versionOf(answer.value);
-    this.session.note(keyBytes, version);
-    return { version, existed: answer.value.existed };
   }
 
   /**
@@ -338,7 +337,7 @@ export class KvClient {
       consistency: this.wireConsistency(options),
     };
     return resumedScan({
-      run: (operation) => this.unlessClosed(operation),
+      run: (operation) => this.unlessClosed(operation, asItIs),
       request,
       timeoutMs: options.timeoutMs ?? this.timeoutMs,
       signal: this.untilClosed(signal),
@@ -355,7 +354,7 @@ export class KvClient {
    */
   watch(options: WatchOptions = {}): AsyncGenerator<WatchEvent, void, undefined> {
     return resumedWatch({
-      run: (operation) => this.unlessClosed(operation),
+      run: (operation) => this.unlessClosed(operation, asItIs),
       prefix: bufferOf(options.prefix ?? ''),
       token: bufferOf(options.token ?? ''),
       timeoutMs: options.timeoutMs ?? WATCH_TIMEOUT_MS,
@@ -401,35 +400,35 @@ export class KvClient {
   }
 
   /** A write, under the request id that tells nodes of its further attempts. */
-  private write(
+  private write<Result>(
     key: Buffer,
-    options: OperationOptions,
+    { signal, timeoutMs = this.timeoutMs }: OperationOptions,
     operation: NonNullable<PipelinedOperation['operation']>,
-  ): Promise<OperationOutcome> {
+    finish: (answer: OperationOutcome) => Result,
+  ): Promise<Result> {
     this.lastNumber += 1;
     const requestNumber = this.lastNumber;
     const route: Route = { key, isRead: false };
-    return this.run(
-      'write',
-      options,
-      (endpoint, call, attempt) => endpoint.execute({ requestNumber, attempt, operation }, call),
-      route,
-    );
+    const call = (endpoint: Endpoint, bounds: EndpointCall, attempt: number): Promise<OperationOutcome> =>
+      endpoint.execute({ requestNumber, attempt, operation }, bounds);
+    return this.unlessClosed({ kind: 'write', route, timeoutMs, signal, call }, finish);
   }
 
   private run<Response>(
     kind: FailoverOperation<Response>['kind'],
     options: OperationOptions,
     call: FailoverOperation<Response>['call'],
-    route?: Route,
   ): Promise<Response> {
     const { signal, timeoutMs = this.timeoutMs } = options;
-    return this.unlessClosed<Response>({ kind, route, timeoutMs, signal, call });
+    return this.unlessClosed({ kind, timeoutMs, signal, call }, asItIs);
   }
 
-  private unlessClosed<Response>(operation: FailoverOperation<Response>): Promise<Response> {
+  private unlessClosed<Response, Result>(
+    operation: FailoverOperation<Response>,
+    finish: (response: Response) => Result,
+  ): Promise<Result> {
     if (this.closed) return Promise.reject(clientClosed());
-    return this.failover.run(operation);
+    return this.failover.runThen(operation, finish);
   }
 
   /** A connection that is closed leaves its streams to end by themselves, which these never do. */
@@ -439,7 +438,7 @@ export class KvClient {
 
   /** What a read asks of its replica: as the caller says, or what this client has seen of the key. */
   private readAt(
-    key: Buffer,
+    name: string,
     options: GetOptions,
   ): { consistency: WireConsistency; minVersion: Version | undefined } {
     const { minVersion } = options;
@@ -447,7 +446,7 @@ export class KvClient {
     if (consistency !== WireConsistency.CONSISTENCY_UNSPECIFIED || minVersion !== undefined) {
       return { consistency, minVersion };
     }
-    const floor = this.session.floorOf(key);
+    const floor = this.session.floorOf(name);
     return floor.kind === 'quorum'
       ? { consistency: WireConsistency.QUORUM, minVersion: undefined }
       : { consistency: WireConsistency.ONE, minVersion: floor.version };
@@ -459,14 +458,16 @@ export class KvClient {
   }
 }
 
+function asItIs<Response>(response: Response): Response {
+  return response;
+}
+
 function clientClosed(): KvError {
   return new KvError('FAILED_PRECONDITION', 'the client is closed');
 }
 
 function bufferOf(bytes: Bytes): Buffer {
-  return typeof bytes === 'string'
-    ? Buffer.from(bytes, 'utf8')
-    : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return typeof bytes === 'string' ? Buffer.from(bytes, 'utf8') : bufferOver(bytes);
 }
 
 function mixedUp(): KvError {

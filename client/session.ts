@@ -1,4 +1,3 @@
-import { byteString } from '../common/bytes.ts';
 import type { Clock } from '../common/clock.ts';
 import { compareVersions, type Version } from '../model/version.ts';
 
@@ -35,16 +34,19 @@ export class Session {
     this.beganMs = clock.monotonicMs();
   }
 
-  note(key: Uint8Array, version: Version): void {
+  /** A version of a key, given as `byteString`, was written or read. */
+  note(name: string, version: Version): void {
     this.turn();
-    const name = byteString(key);
-    const known = this.recent.get(name) ?? this.earlier.get(name);
-    if (known !== undefined && compareVersions(known, version) > 0) return;
+    const recent = this.recent.get(name);
+    const known = recent ?? this.earlier.get(name);
+    const order = known === undefined ? -1 : compareVersions(known, version);
+    // Most reads find what the one before has found.
+    if (order > 0 || (order === 0 && recent !== undefined)) return;
     this.recent.set(name, version);
   }
 
-  floorOf(key: Uint8Array): SessionFloor {
-    const name = byteString(key);
+  /** Of a key, given as `byteString`. */
+  floorOf(name: string): SessionFloor {
     const version = this.recent.get(name) ?? this.earlier.get(name);
     if (version !== undefined) return { kind: 'version', version };
     return this.clock.monotonicMs() < this.quorumUntilMs ? QUORUM : ANYTHING;

@@ -13,5 +13,10 @@ export function prefixEnd(prefix: Uint8Array): Buffer | undefined {
 
 /** Bytes as a string that can key a Map: one character per byte, same order. */
 export function byteString(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+  return bufferOver(bytes).toString('latin1');
+}
+
+/** The same bytes, not copied, as a Buffer; a Buffer is its own, for a new one costs more than it looks. */
+export function bufferOver(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

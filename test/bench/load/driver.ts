@@ -3,12 +3,17 @@ import { openEtcdDriver } from './etcd-driver.ts';
 import { openKvClusterDriver } from './kvcluster-driver.ts';
 import { openLmdbDriver } from './lmdb-driver.ts';
 
+/** What was read. */
+export interface Found {
+  readonly value: Uint8Array;
+}
+
 /** One client of a system, called as its users call it. */
 export interface Driver {
   /** Resolves when the write is acknowledged as durable. */
   put(key: Buffer, value: Buffer): Promise<unknown>;
-  /** Size of the value, undefined when there is none. */
-  get(key: Buffer, strong: boolean): Promise<number | undefined>;
+  /** Undefined when there is none. */
+  get(key: Buffer, strong: boolean): Promise<Found | undefined>;
   /** How many keys there are under a prefix. */
   list(prefix: string): Promise<number>;
   close(): void | Promise<void>;

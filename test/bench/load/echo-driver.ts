@@ -1,4 +1,4 @@
-import type { Driver } from './driver.ts';
+import type { Driver, Found } from './driver.ts';
 import { serviceOf, UnaryClient } from './unary-client.ts';
 
 /** What gRPC itself costs: the server answers the value it was sent, and stores nothing. */
@@ -7,7 +7,7 @@ export function openEchoDriver(endpoints: readonly string[]): Driver {
   const value = Buffer.alloc(256, 'e');
   return {
     put: (key, given) => client.call('Echo', { key, value: given }),
-    get: async (key) => (await client.call<{ value: Buffer }>('Echo', { key, value })).value.length,
+    get: (key) => client.call<Found>('Echo', { key, value }),
     list: () => Promise.reject(new Error('an echo lists nothing')),
     close: () => client.close(),
   };

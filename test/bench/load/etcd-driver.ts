@@ -13,7 +13,7 @@ export function openEtcdDriver(endpoints: readonly string[]): Driver {
     put: (key, value) => client.call('Put', { key, value }),
     get: async (key, strong) => {
       const { kvs } = await client.call<RangeResponse>('Range', { key, serializable: !strong });
-      return kvs[0]?.value.length;
+      return kvs[0];
     },
     list: async (prefix) => {
       const key = Buffer.from(prefix);

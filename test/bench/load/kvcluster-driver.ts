@@ -11,7 +11,7 @@ export async function openKvClusterDriver(endpoints: readonly string[]): Promise
   const strong = { consistency: 'QUORUM' } as const;
   return {
     put: (key, value) => client.put(key, value),
-    get: async (key, isStrong) => (await client.get(key, isStrong ? strong : usual))?.value.length,
+    get: (key, isStrong) => client.get(key, isStrong ? strong : usual),
     list: async (prefix) => {
       let count = 0;
       for await (const key of client.listKeys({ prefix, consistency: 'ONE' }))

@@ -15,7 +15,10 @@ export function openLmdbDriver(directory: string): Driver {
   const data = root.openDB<Buffer, Buffer>({ ...options, name: 'data' });
   return {
     put: (key, value) => data.put(key, value),
-    get: (key) => Promise.resolve(data.getBinaryFast(key)?.length),
+    get: (key) => {
+      const value = data.getBinaryFast(key);
+      return Promise.resolve(value === undefined ? undefined : { value });
+    },
     list: (prefix) => {
       const end = Buffer.from(prefix);
       end[end.length - 1] = (end[end.length - 1] ?? 0) + 1;

@@ -1,5 +1,5 @@
 import { build, type Histogram } from 'hdr-histogram-js';
-import type { Driver } from './driver.ts';
+import type { Driver, Found } from './driver.ts';
 import { keyBuffer } from './key-buffers.ts';
 import { keyChooser, type KeyChooser } from './key-chooser.ts';
 import { keyName, LISTED_KEYS, type Measurement, type Work } from './work.ts';
@@ -52,6 +52,10 @@ class Run {
     this.lastEndMs = this.countFromMs;
   }
 
+  private readonly check = (found: Found | undefined): void => {
+    if (found?.value.length !== this.work.valueBytes) this.misses += 1;
+  };
+
   async lane(driver: Driver): Promise<void> {
     for (;;) {
       const startMs = performance.now();
@@ -95,9 +99,8 @@ class Run {
     return driver.put(this.key(this.keys.next()), this.value());
   }
 
-  private async read(driver: Driver): Promise<void> {
-    const size = await driver.get(this.key(this.keys.next()), this.work.strongReads);
-    if (size !== this.work.valueBytes) this.misses += 1;
+  private read(driver: Driver): Promise<void> {
+    return driver.get(this.key(this.keys.next()), this.work.strongReads).then(this.check);
   }
 
   private async insert(driver: Driver): Promise<void> {

@@ -1,7 +1,6 @@
 import { expect } from 'chai';
 import { Session } from '../../../client/session.ts';
 
-const key = (name: string): Buffer => Buffer.from(name);
 const at = (wallMs: number) => ({ wallMs, counter: 0, writer: 1 });
 
 describe('what a client has seen', () => {
@@ -14,41 +13,41 @@ describe('what a client has seen', () => {
 
   it('asks for the newest version of a key that it wrote or read, and for nothing of others', () => {
     const session = begin(10);
-    session.note(key('a'), at(5));
-    session.note(key('a'), at(7));
-    session.note(key('a'), at(6));
-    expect(session.floorOf(key('a'))).to.deep.equal({ kind: 'version', version: at(7) });
-    expect(session.floorOf(key('b'))).to.deep.equal({ kind: 'version', version: undefined });
+    session.note('a', at(5));
+    session.note('a', at(7));
+    session.note('a', at(6));
+    expect(session.floorOf('a')).to.deep.equal({ kind: 'version', version: at(7) });
+    expect(session.floorOf('b')).to.deep.equal({ kind: 'version', version: undefined });
   });
 
   it('remembers a version for a minute at least, and for two at most', () => {
     const session = begin(10);
-    session.note(key('a'), at(1));
+    session.note('a', at(1));
     nowMs += 60_000;
-    session.note(key('b'), at(2));
-    expect(session.floorOf(key('a'))).to.deep.equal({ kind: 'version', version: at(1) });
+    session.note('b', at(2));
+    expect(session.floorOf('a')).to.deep.equal({ kind: 'version', version: at(1) });
     nowMs += 60_000;
-    session.note(key('c'), at(3));
-    expect(session.floorOf(key('a'))).to.deep.equal({ kind: 'version', version: undefined });
-    expect(session.floorOf(key('b'))).to.deep.equal({ kind: 'version', version: at(2) });
+    session.note('c', at(3));
+    expect(session.floorOf('a')).to.deep.equal({ kind: 'version', version: undefined });
+    expect(session.floorOf('b')).to.deep.equal({ kind: 'version', version: at(2) });
   });
 
   it('asks a quorum for a minute after it had to forget early, but for what it still knows', () => {
     const session = begin(4);
-    for (const [index, name] of ['a', 'b', 'c', 'd', 'e'].entries()) session.note(key(name), at(index + 1));
-    expect(session.floorOf(key('a'))).to.deep.equal({ kind: 'quorum' });
-    expect(session.floorOf(key('never'))).to.deep.equal({ kind: 'quorum' });
-    expect(session.floorOf(key('e'))).to.deep.equal({ kind: 'version', version: at(5) });
+    for (const [index, name] of ['a', 'b', 'c', 'd', 'e'].entries()) session.note(name, at(index + 1));
+    expect(session.floorOf('a')).to.deep.equal({ kind: 'quorum' });
+    expect(session.floorOf('never')).to.deep.equal({ kind: 'quorum' });
+    expect(session.floorOf('e')).to.deep.equal({ kind: 'version', version: at(5) });
     nowMs += 60_000;
-    expect(session.floorOf(key('a'))).to.deep.equal({ kind: 'version', version: undefined });
+    expect(session.floorOf('a')).to.deep.equal({ kind: 'version', version: undefined });
   });
 
   it('never keeps more keys than it may', () => {
     const session = begin(100);
-    for (let index = 0; index < 10_000; index += 1) session.note(key(`k${index}`), at(index + 1));
+    for (let index = 0; index < 10_000; index += 1) session.note(`k${index}`, at(index + 1));
     let known = 0;
     for (let index = 0; index < 10_000; index += 1) {
-      const floor = session.floorOf(key(`k${index}`));
+      const floor = session.floorOf(`k${index}`);
       if (floor.kind === 'version' && floor.version !== undefined) known += 1;
     }
     expect(known).to.be.within(50, 100);
