@@ -14,7 +14,7 @@ import type { ReplicationMetrics } from './metrics.ts';
 import type { OwnLog } from './own-log.ts';
 import type { PendingWrites, WriteAnswer } from './pending-writes.ts';
 import { describeQuorum, type Holders, isWriteQuorum } from './quorum.ts';
-import type { RequestIndex } from './requests/request-index.ts';
+import type { Replaced, RequestIndex } from './requests/request-index.ts';
 import type { Retries, RetryOutcome } from './requests/retries.ts';
 import type { SafetyRules } from './safety-rules.ts';
 import { standingOutside, type Topology } from './topology.ts';
@@ -65,13 +65,6 @@ interface Commit {
   readonly durable: Promise<void>;
 }
 
-/** A write that waits for replicas. */
-interface Waiting {
-  readonly settled: Settled<WriteAnswer>;
-  /** Looks again whether enough replicas hold it: the map may have changed. */
-  readonly evaluate: () => void;
-}
-
 const WRITE_OVERHEAD_BYTES = 256;
 const MOST_UNKNOWN_MINTS = 1000;
 const HELD: WriteAnswer = { kind: 'held' };
@@ -84,7 +77,9 @@ const HELD: WriteAnswer = { kind: 'held' };
  */
 export class Coordinator {
   private readonly options: CoordinatorOptions;
-  private readonly waiting = new Set<Waiting>();
+  private readonly waiting = new Set<WaitingWrite>();
+  /** The group that the last writes are synced with. */
+  private group: { readonly durable: Promise<void>; readonly writes: WaitingWrite[] } | undefined;
   /** Of writes that are under way, and the last of those that ended with an unknown outcome; under `placeOf`. */
   private readonly open = new Map<number, OpenMint>();
   /** Those that ended, oldest first. */
@@ -94,13 +89,12 @@ export class Coordinator {
     this.options = options;
   }
 
-  async put(operation: PutOperation): Promise<{ version: Version; old: LiveValue | undefined }> {
-    const { clock, inFlight } = this.options;
+  put(operation: PutOperation): Promise<{ version: Version; old: LiveValue | undefined }> {
     const { key, value, ttlMs } = operation;
-    return inFlight.run(key.length + value.length + WRITE_OVERHEAD_BYTES, async () => {
-      const expiresAtMs = ttlMs === undefined ? undefined : clock.wallMs() + ttlMs;
-      return this.write('put', operation, (version) => liveRecord(key, value, version, expiresAtMs));
-    });
+    const expiresAtMs = ttlMs === undefined ? undefined : this.options.clock.wallMs() + ttlMs;
+    return this.write('put', operation, key.length + value.length, (version) =>
+      liveRecord(key, value, version, expiresAtMs),
+    );
   }
 
   async delete(operation: DeleteOperation): Promise<{ version: Version; existed: boolean }> {
@@ -111,8 +105,8 @@ export class Coordinator {
       await hybridClock.raise(NO_VERSION);
       return { version: hybridClock.mint(NO_VERSION) ?? NO_VERSION, existed: false };
     }
-    const { version, old } = await this.options.inFlight.run(key.length + WRITE_OVERHEAD_BYTES, () =>
-      this.write('delete', operation, (minted) => tombstoneRecord(key, minted)),
+    const { version, old } = await this.write('delete', operation, key.length, (minted) =>
+      tombstoneRecord(key, minted),
     );
     return { version, existed: old !== undefined };
   }
@@ -120,7 +114,7 @@ export class Coordinator {
   /** Ends every write under way with an unknown outcome. */
   abandon(reason: string): void {
     const error = new KvError('DEADLINE_EXCEEDED', `outcome unknown: ${reason}`);
-    for (const { settled } of this.waiting) settled.reject(error);
+    for (const write of this.waiting) write.fail(error);
   }
 
   /**
@@ -136,16 +130,19 @@ export class Coordinator {
 
   /** Writes under way are judged by the newer map from now on. */
   onMapAdopted(): void {
-    for (const { evaluate } of [...this.waiting]) evaluate();
+    for (const write of [...this.waiting]) write.evaluate();
   }
 
+  /** On the way of every write: one promise for all of it, and another one for the replicas. */
   private async write(
     kind: 'put' | 'delete',
     operation: OperationOptions & { key: Buffer; requestId: RequestId | undefined },
+    bytes: number,
     encode: Write['encode'],
   ): Promise<{ version: Version; old: LiveValue | undefined }> {
+    const { inFlight, topology, retries, halts } = this.options;
     const { key, consistency, requestId, deadlineMs, signal } = operation;
-    const partition = this.options.topology.partitionOf(key);
+    const partition = topology.partitionOf(key);
     const write: Write = {
       key,
       partition,
@@ -156,54 +153,62 @@ export class Coordinator {
       encode,
       minted: [],
     };
-    this.admit(kind, write);
-    let above = NO_VERSION;
-    // A first attempt that waited in the buffers of a halted node may have been sent again elsewhere, and be long done.
-    const { retries, halts } = this.options;
-    if (requestId !== undefined && (retries.concerns(requestId, key) || halts.mayBeLate())) {
-      const outcome = await this.lookInto(write, undefined);
-      if (outcome.kind === 'done') return { version: outcome.version, old: outcome.replaced?.value };
-      above = outcome.above;
-      this.admit(kind, write);
-    }
+    inFlight.enter(bytes + WRITE_OVERHEAD_BYTES);
+    let isKnown = false;
     try {
-      const done = await this.carryOut(kind, write, above);
-      for (const place of write.minted) this.open.delete(place);
-      return done;
-    } catch (error) {
-      this.unknownMints.push(...write.minted);
-      for (const place of this.unknownMints.splice(0, this.unknownMints.length - MOST_UNKNOWN_MINTS))
-        this.open.delete(place);
-      throw error;
+      this.admit(kind, write);
+      let above = NO_VERSION;
+      // A first attempt that waited in the buffers of a halted node may have been sent again elsewhere, and be long done.
+      if (requestId !== undefined && (retries.concerns(requestId, key) || halts.mayBeLate())) {
+        const outcome = await this.lookInto(write, undefined);
+        if (outcome.kind === 'done') return { version: outcome.version, old: outcome.replaced?.value };
+        above = outcome.above;
+        this.admit(kind, write);
+      }
+      let old: LiveValue | undefined;
+      for (let mints = 0; ; mints += 1) {
+        const commit =
+          this.commit(write, above, mints > 0) ?? (await this.commitLater(kind, write, above, mints > 0));
+        // What the write replaced, not what its own first version was.
+        if (mints === 0) old = liveValue(commit.previous, this.options.clock.wallMs());
+        this.noteMinted(write, commit.version, mints === 0 ? { value: old } : undefined);
+        const answer = await this.replicate(write, commit);
+        isKnown = answer.kind === 'held';
+        if (isKnown) return { version: commit.version, old };
+        // PROTOCOL 3: something this coordinator had not seen would win over the write. It must end above it.
+        const outcome = await this.lookIntoAgain(write, commit.version);
+        isKnown = outcome.kind === 'done';
+        if (outcome.kind === 'done') return { version: outcome.version, old };
+        const by = answer.kind === 'superseded' ? answer.by : undefined;
+        above = [commit.version, by ?? NO_VERSION, outcome.above].reduce(newestVersion);
+        this.options.metrics.count('second_mints');
+      }
+    } finally {
+      inFlight.leave(bytes + WRITE_OVERHEAD_BYTES);
+      this.forget(write, isKnown);
     }
   }
 
-  private async carryOut(
-    kind: 'put' | 'delete',
-    write: Write,
-    atLeast: Version,
-  ): Promise<{ version: Version; old: LiveValue | undefined }> {
-    const { requests, clock, metrics } = this.options;
-    const { key, requestId } = write;
-    let old: LiveValue | undefined;
-    let above = atLeast;
-    for (let mints = 0; ; mints += 1) {
-      const commit = await this.commit(kind, write, above, mints > 0);
-      // What the write replaced, not what its own first version was.
-      if (mints === 0) old = liveValue(commit.previous, clock.wallMs());
-      const place = placeOf(commit.version);
-      write.minted.push(place);
-      this.open.set(place, { version: commit.version, requestId });
-      if (requestId !== undefined) {
-        requests.note(requestId, key, commit.version, mints === 0 ? { value: old } : undefined);
-      }
-      const answer = await this.replicate(write, commit);
-      if (answer.kind === 'held') return { version: commit.version, old };
-      // PROTOCOL 3: something this coordinator had not seen would win over the write. It must end above it.
-      const outcome = await this.lookIntoAgain(write, commit.version);
-      if (outcome.kind === 'done') return { version: outcome.version, old };
-      above = [commit.version, answer.by ?? NO_VERSION, outcome.above].reduce(newestVersion);
-      metrics.count('second_mints');
+  private noteMinted(
+    { key, requestId, minted }: Write,
+    version: Version,
+    replaced: Replaced | undefined,
+  ): void {
+    const place = placeOf(version);
+    minted.push(place);
+    this.open.set(place, { version, requestId });
+    if (requestId !== undefined) this.options.requests.note(requestId, key, version, replaced);
+  }
+
+  /** What a write with an unknown outcome has minted is remembered for a while. */
+  private forget({ minted }: Write, isKnown: boolean): void {
+    if (isKnown) {
+      for (const place of minted) this.open.delete(place);
+      return;
+    }
+    this.unknownMints.push(...minted);
+    for (const place of this.unknownMints.splice(0, this.unknownMints.length - MOST_UNKNOWN_MINTS)) {
+      this.open.delete(place);
     }
   }
 
@@ -247,102 +252,188 @@ export class Coordinator {
     );
   }
 
-  /** Mints and applies in one go, so that the version is above whatever the key holds. */
-  private async commit(
+  /**
+   * Mints and applies in one go, so that the version is above whatever the key holds; undefined when the clock's ceiling has
+   * to be raised first.
+   */
+  private commit(write: Write, above: Version, again: boolean): Commit | undefined {
+    const { hybridClock, ownLog, clock, topology } = this.options;
+    if (clock.monotonicMs() >= write.deadlineMs) {
+      if (again) throw this.unknown(write, NOBODY);
+      throw new KvError('UNAVAILABLE', 'the deadline passed before the write began; nothing was applied');
+    }
+    // A node that lost its standing meanwhile must mint nothing more.
+    if (again && !topology.serves(write.partition)) throw this.unknown(write, NOBODY);
+    const floor = this.floorOf(write, above);
+    const make = (held: StoredRecord | undefined): StoredRecord | undefined => {
+      const version = hybridClock.mint(newestVersion(floor, held?.version ?? NO_VERSION));
+      return version === undefined ? undefined : write.encode(version);
+    };
+    const written = ownLog.write(write.key, make, write.requestId);
+    if (written === undefined) return undefined;
+    const { record, sequence, previous, durable } = written;
+    return { version: record.version, sequence, previous, durable };
+  }
+
+  private async commitLater(
     kind: 'put' | 'delete',
     write: Write,
     above: Version,
     again: boolean,
   ): Promise<Commit> {
-    const { hybridClock, ownLog, clock, topology, mintFloor } = this.options;
+    const { hybridClock, store } = this.options;
     for (;;) {
-      if (clock.monotonicMs() >= write.deadlineMs) {
-        if (again) throw this.unknown(write, new Map());
-        throw new KvError('UNAVAILABLE', 'the deadline passed before the write began; nothing was applied');
-      }
-      // A node that lost its standing meanwhile must mint nothing more.
-      if (again && !topology.serves(write.partition)) throw this.unknown(write, new Map());
-      const floor = newestVersion(above, mintFloor(write.partition));
-      let held = NO_VERSION;
-      const written = ownLog.write(
-        write.key,
-        (record) => {
-          held = record?.version ?? NO_VERSION;
-          const version = hybridClock.mint(newestVersion(floor, held));
-          return version === undefined ? undefined : write.encode(version);
-        },
-        write.requestId,
-      );
-      if (written !== undefined) {
-        const { record, sequence, previous, durable } = written;
-        return { version: record.version, sequence, previous, durable };
-      }
-      await hybridClock.raise(newestVersion(floor, held));
+      const held = store.latest(write.key)?.version ?? NO_VERSION;
+      await hybridClock.raise(newestVersion(this.floorOf(write, above), held));
       if (!again) this.admit(kind, write);
+      const commit = this.commit(write, above, again);
+      if (commit !== undefined) return commit;
     }
+  }
+
+  private floorOf({ partition }: Write, above: Version): Version {
+    return newestVersion(above, this.options.mintFloor(partition));
   }
 
   /** Waits until enough replicas hold it: `superseded` as soon as one of the first that answer says so. */
-  private async replicate(write: Write, commit: Commit): Promise<WriteAnswer> {
-    const { pending, clock, scheduler, metrics, topology, rules } = this.options;
-    /** Whether each holder was readable when it said so. */
-    const held = new Map<string, boolean>();
-    const late = (): KvError => {
-      metrics.count('unknown_outcomes');
-      return this.unknown(write, held);
-    };
-    const settled = settleBy<WriteAnswer>({ clock, scheduler }, write.deadlineMs, late, write.signal);
-    const evaluate = (): void => {
-      // With ONE it is this replica that counts, so that what it answers next includes the write.
-      if (write.consistency === 'ONE' && !held.has(topology.nodeId)) return;
-      const sets = topology.setsOf(write.partition);
-      if (isWriteQuorum(sets, write.consistency, holdersOf(held))) settled.resolve(HELD);
-    };
-    const answered = (nodeId: string, answer: WriteAnswer): void => {
-      if (answer.kind === 'superseded' && rules.mintAgainWhenSuperseded) {
-        settled.resolve(answer);
-        return;
-      }
-      held.set(nodeId, nodeId === topology.nodeId || topology.isReadable(nodeId, write.partition));
-      evaluate();
-    };
-    pending.expect(commit.sequence, answered);
-    commit.durable.then(
-      () => answered(topology.nodeId, HELD),
-      (error: unknown) =>
-        settled.reject(
-          new KvError('DEADLINE_EXCEEDED', `outcome unknown: the store failed (${messageOf(error)})`, {
-            cause: error,
-          }),
-        ),
-    );
-    const waiting: Waiting = { settled, evaluate };
+  private replicate(write: Write, commit: Commit): Promise<WriteAnswer> {
+    const { pending, topology, rules } = this.options;
+    const waiting = new WaitingWrite({
+      write,
+      topology,
+      rules,
+      onEnd: () => {
+        this.waiting.delete(waiting);
+        pending.forget(commit.sequence);
+      },
+    });
+    pending.expect(commit.sequence, (nodeId, answer) => waiting.answered(nodeId, answer));
     this.waiting.add(waiting);
-    try {
-      return await settled.promise;
-    } finally {
-      this.waiting.delete(waiting);
-      pending.forget(commit.sequence);
-    }
+    const promise = waiting.until(this.options, () => {
+      this.options.metrics.count('unknown_outcomes');
+      return this.unknown(write, waiting);
+    });
+    this.awaitSync(commit.durable, waiting);
+    return promise;
   }
 
-  private unknown({ partition, consistency }: Write, held: ReadonlyMap<string, boolean>): KvError {
+  /** Writes of one group become durable together. */
+  private awaitSync(durable: Promise<void>, waiting: WaitingWrite): void {
+    if (this.group?.durable === durable) {
+      this.group.writes.push(waiting);
+      return;
+    }
+    const writes = [waiting];
+    const group = (this.group = { durable, writes });
+    const { nodeId } = this.options.topology;
+    durable.then(
+      () => {
+        if (this.group === group) this.group = undefined;
+        for (const write of writes) write.answered(nodeId, HELD);
+      },
+      (error: unknown) => {
+        if (this.group === group) this.group = undefined;
+        const what = `outcome unknown: the store failed (${messageOf(error)})`;
+        for (const write of writes) write.fail(new KvError('DEADLINE_EXCEEDED', what, { cause: error }));
+      },
+    );
+  }
+
+  private unknown({ partition, consistency }: Write, holders: Holders): KvError {
     const sets = this.options.topology.setsOf(partition);
-    const applied = describeQuorum(sets, consistency, holdersOf(held));
-    return new KvError('DEADLINE_EXCEEDED', `outcome unknown: applied on ${applied}`);
+    return new KvError(
+      'DEADLINE_EXCEEDED',
+      `outcome unknown: applied on ${describeQuorum(sets, consistency, holders)}`,
+    );
+  }
+}
+
+const NOBODY: Holders = { has: () => false, wasReadable: () => false };
+
+interface WaitingWriteOptions {
+  readonly write: Write;
+  readonly topology: Topology;
+  readonly rules: SafetyRules;
+  /** It waits no longer. */
+  readonly onEnd: () => void;
+}
+
+/** A write that waits for replicas, and who holds it. */
+class WaitingWrite implements Holders {
+  private readonly options: WaitingWriteOptions;
+  private readonly held: string[] = [];
+  /** Those that were readable when they said so. */
+  private readonly readable: string[] = [];
+  private settled: Settled<WriteAnswer> | undefined;
+  private ended = false;
+
+  constructor(options: WaitingWriteOptions) {
+    this.options = options;
+  }
+
+  has(nodeId: string): boolean {
+    return this.held.includes(nodeId);
+  }
+
+  wasReadable(nodeId: string): boolean {
+    return this.readable.includes(nodeId);
+  }
+
+  /** Ends at the write's deadline at the latest, and then with `late()`. */
+  until(
+    time: { readonly clock: Clock; readonly scheduler: Scheduler },
+    late: () => KvError,
+  ): Promise<WriteAnswer> {
+    const { deadlineMs, signal } = this.options.write;
+    const onLate = (): KvError => {
+      this.end();
+      return late();
+    };
+    this.settled = settleBy<WriteAnswer>(time, deadlineMs, onLate, signal);
+    return this.settled.promise;
+  }
+
+  answered(nodeId: string, answer: WriteAnswer): void {
+    if (this.ended) return;
+    const { write, topology, rules } = this.options;
+    if (answer.kind === 'superseded' && rules.mintAgainWhenSuperseded) {
+      this.resolve(answer);
+      return;
+    }
+    this.held.push(nodeId);
+    if (nodeId === topology.nodeId || topology.isReadable(nodeId, write.partition))
+      this.readable.push(nodeId);
+    this.evaluate();
+  }
+
+  /** Looks whether enough replicas hold it, by the map of now. */
+  evaluate(): void {
+    const { write, topology } = this.options;
+    // With ONE it is this replica that counts, so that what it answers next includes the write.
+    if (write.consistency === 'ONE' && !this.has(topology.nodeId)) return;
+    if (isWriteQuorum(topology.setsOf(write.partition), write.consistency, this)) this.resolve(HELD);
+  }
+
+  fail(error: KvError): void {
+    this.end();
+    this.settled?.reject(error);
+  }
+
+  private resolve(answer: WriteAnswer): void {
+    this.end();
+    this.settled?.resolve(answer);
+  }
+
+  private end(): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.options.onEnd();
   }
 }
 
 /** Distinguishes the versions that one node mints within two years. */
 function placeOf({ wallMs, counter }: Version): number {
   return (wallMs % 2 ** 36) * 2 ** 16 + counter;
-}
-
-function holdersOf(held: ReadonlyMap<string, boolean>): Holders {
-  return {
-    has: (nodeId) => held.has(nodeId),
-    wasReadable: (nodeId) => held.get(nodeId) === true,
-  };
 }
 
 /** What a node answers that is not a readable replica: nothing was done, another one may be asked. */

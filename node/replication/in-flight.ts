@@ -36,6 +36,20 @@ export class InFlight {
    * @throws KvError UNAVAILABLE when the node drains, RESOURCE_EXHAUSTED when too much is under way; nothing ran then.
    */
   async run<T>(bytes: number, operation: () => Promise<T>): Promise<T> {
+    this.enter(bytes);
+    try {
+      return await operation();
+    } finally {
+      this.leave(bytes);
+    }
+  }
+
+  /**
+   * Admits an operation that keeps `bytes` in memory until it leaves.
+   *
+   * @throws as `run`.
+   */
+  enter(bytes: number): void {
     if (this.closedReason !== undefined) {
       throw new KvError('UNAVAILABLE', `${this.closedReason}; nothing was applied, send it to another node`);
     }
@@ -50,13 +64,13 @@ export class InFlight {
     }
     this.operations += 1;
     this.add(bytes);
-    try {
-      return await operation();
-    } finally {
-      this.operations -= 1;
-      this.add(-bytes);
-      if (this.operations === 0) for (const resolve of this.waiting.splice(0)) resolve();
-    }
+  }
+
+  /** The end of one that was admitted with as many bytes. */
+  leave(bytes: number): void {
+    this.operations -= 1;
+    this.add(-bytes);
+    if (this.operations === 0) for (const resolve of this.waiting.splice(0)) resolve();
   }
 
   private add(bytes: number): void {

@@ -5,9 +5,10 @@ export type WriteAnswer = { readonly kind: 'held' } | { readonly kind: 'supersed
 
 interface PendingWrite {
   readonly onAnswer: (peer: string, answer: WriteAnswer) => void;
-  readonly answered: Set<string>;
+  /** Peers. There are a few: a Set for each write costs more than it saves. */
+  readonly answered: string[];
   /** Peers that were not sent it, because they did not hold its partition by the map of that time. */
-  readonly skipped: Set<string>;
+  skipped: Set<string> | undefined;
 }
 
 const HELD: WriteAnswer = { kind: 'held' };
@@ -26,11 +27,7 @@ export class PendingWrites {
 
   /** Waits for answers about the entry with that sequence until `forget`. */
   expect(sequence: number, onAnswer: PendingWrite['onAnswer']): void {
-    this.writes.set(sequence, {
-      onAnswer,
-      answered: new Set(),
-      skipped: new Set(),
-    });
+    this.writes.set(sequence, { onAnswer, answered: [], skipped: undefined });
   }
 
   forget(sequence: number): void {
@@ -39,12 +36,13 @@ export class PendingWrites {
 
   /** The entry goes to the peer; an earlier stream may have passed over it. */
   sent(peer: string, sequence: number): void {
-    this.writes.get(sequence)?.skipped.delete(peer);
+    this.writes.get(sequence)?.skipped?.delete(peer);
   }
 
   /** The peer passes over the entry: it does not hold the partition. */
   skipped(peer: string, sequence: number): void {
-    this.writes.get(sequence)?.skipped.add(peer);
+    const write = this.writes.get(sequence);
+    if (write !== undefined) (write.skipped ??= new Set()).add(peer);
   }
 
   /** The peer acknowledged, on the stream they were sent on, the entries in (after, through]. */
@@ -64,10 +62,10 @@ export class PendingWrites {
   private answer(peer: string, through: number, judge: (sequence: number) => WriteAnswer | undefined): void {
     for (const [sequence, write] of this.writes) {
       if (sequence > through) return;
-      if (write.answered.has(peer) || write.skipped.has(peer)) continue;
+      if (write.answered.includes(peer) || write.skipped?.has(peer) === true) continue;
       const answer = judge(sequence);
       if (answer === undefined) continue;
-      write.answered.add(peer);
+      write.answered.push(peer);
       write.onAnswer(peer, answer);
     }
   }

@@ -60,5 +60,7 @@ export function rebuildSources(replicas: number): number {
 }
 
 function count(set: readonly string[], has: (nodeId: string) => boolean): number {
-  return set.reduce((sum, nodeId) => sum + (has(nodeId) ? 1 : 0), 0);
+  let sum = 0;
+  for (const nodeId of set) if (has(nodeId)) sum += 1;
+  return sum;
 }

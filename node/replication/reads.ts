@@ -30,6 +30,20 @@ export class Reads {
     this.options = options;
   }
 
+  /** What this node answers at ONE by itself, without waiting for anything; undefined when others have to be asked. */
+  atOnce({
+    key,
+    consistency,
+    minVersion = NO_VERSION,
+  }: GetOperation): { readonly value: LiveValue | undefined } | undefined {
+    if (consistency !== 'ONE') return undefined;
+    this.admit(this.options.topology.partitionOf(key));
+    const { sound, record } = this.local(key);
+    if (!sound || !reaches(record, minVersion)) return undefined;
+    return { value: liveValue(record, this.options.clock.wallMs()) };
+  }
+
+  /** @throws as the engine. */
   async get(operation: GetOperation): Promise<LiveValue | undefined> {
     const record = await this.record(operation);
     return liveValue(record, this.options.clock.wallMs());
@@ -53,10 +67,6 @@ export class Reads {
   ): Promise<StoredRecord | undefined> {
     const { key, consistency, deadlineMs } = operation;
     const floor = operation.minVersion ?? NO_VERSION;
-    if (consistency === 'ONE') {
-      const local = this.local(key);
-      if (local.sound && reaches(local.record, floor)) return local.record;
-    }
     const others = this.readable(replicas, key);
     const required = requiredReplicas(consistency === 'ONE' ? 'QUORUM' : consistency, replicas.length);
     const found = await this.options.quorum.read({ key, required, deadlineMs, others });

@@ -1,3 +1,4 @@
+import { PooledTimers } from '../../common/pooled-timers.ts';
 import { abortReason } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
 import type { ClusterMap } from '../../model/cluster-map.ts';
@@ -134,6 +135,7 @@ class RunningReplica implements Replica {
     this.inFlight = new InFlight(settings.maxInFlightBytes, metrics);
     const hybridClock = new HybridClock({ clock, store, writer: () => identity.incarnation, ...settings });
     const pending = new PendingWrites();
+    const deadlines = new PooledTimers(clock, scheduler);
     const { ownLog, standing, memories, inFlight } = this;
     this.probation = new Probation({
       judges: () => this.sharers('up'),
@@ -193,7 +195,7 @@ class RunningReplica implements Replica {
       requests: this.requests,
       inFlight,
       clock,
-      scheduler,
+      scheduler: deadlines,
       metrics,
       rules,
     });
@@ -323,7 +325,7 @@ class RunningReplica implements Replica {
         nodeId: identity.nodeId,
         store,
         clock,
-        scheduler,
+        scheduler: deadlines,
         metrics,
         ...settings,
         horizonMs: (key) => horizonMs(topology.partitionOf(key)),
@@ -348,11 +350,15 @@ class RunningReplica implements Replica {
       settings: settings.watch,
       metrics,
     });
-    const forwarder = new Forwarder({ topology, clock, scheduler, metrics, remote });
+    const forwarder = new Forwarder({ topology, clock, scheduler: deadlines, metrics, remote });
     const local: Pick<KeyValueEngine, 'put' | 'delete' | 'get'> = {
       put: (operation) => this.coordinator.put(operation),
       delete: (operation) => this.coordinator.delete(operation),
-      get: (operation) => inFlight.run(operation.key.length, () => reads.get(operation)),
+      get: async (operation) => {
+        const found = inFlight.closed ? undefined : reads.atOnce(operation);
+        if (found !== undefined) return found.value;
+        return inFlight.run(operation.key.length, () => reads.get(operation));
+      },
     };
     const isLocal = ({ key }: { readonly key: Buffer }): boolean =>
       topology.serves(topology.partitionOf(key)) || inFlight.closed;

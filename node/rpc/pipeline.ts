@@ -1,6 +1,13 @@
 import type { Clock, Scheduler } from '../../common/clock.ts';
 import { KvError, messageOf } from '../../common/errors.ts';
-import { KeyValueStoreService, type PipelineResult, type PutRequest } from '../../proto/gen/kvstore.ts';
+import {
+  type DeleteResponse,
+  type GetResponse,
+  KeyValueStoreService,
+  type PipelineResult,
+  type PutRequest,
+  type PutResponse,
+} from '../../proto/gen/kvstore.ts';
 import {
   decodePipelineRequest,
   encodePipelineResponse,
@@ -142,45 +149,49 @@ class PipelineCall {
     const weight = weightOfOperation(incoming);
     this.underWay += 1;
     this.bytesUnderWay += weight;
-    const { number } = incoming;
     this.execute(request, incoming, now).then(
-      (result) => this.answer({ number, result }, 'OK', now, weight),
+      (value) => {
+        const result = { $case: incoming.operation?.$case, value } as PipelineResult['result'];
+        this.answer({ number: incoming.number, result }, 'OK', now, weight);
+      },
       (error: unknown) => {
         const { error: known, wire } = operationError(error);
         if (known.code === 'INTERNAL' || known.code === 'DATA_LOSS') {
           const { logger } = this.options.handlers;
           logger.error({ path: PATH, error: known.cause ?? known }, 'an operation failed');
         }
-        this.answer({ number, result: { $case: 'error', value: wire } }, known.code, now, weight);
+        const result = { $case: 'error' as const, value: wire };
+        this.answer({ number: incoming.number, result }, known.code, now, weight);
       },
     );
   }
 
-  private async execute(
+  /** Resolves with the response of the operation's kind. */
+  private execute(
     request: IncomingPipelineRequest,
     incoming: IncomingOperation,
     now: number,
-  ): Promise<PipelineResult['result']> {
+  ): Promise<PutResponse | GetResponse | DeleteResponse> {
     const { operations, handlers } = this.options;
     const { operation, timeoutMs } = incoming;
-    handlers.admit(PATH, this.call.metadata);
-    if (incoming.isConditional) throw unsupportedCondition();
-    const context: OperationContext = {
-      deadlineMs: now + (timeoutMs === 0 ? handlers.defaultDeadlineMs : answerBefore(timeoutMs)),
-    };
-    switch (operation?.$case) {
-      case 'put': {
-        const put = withId(operation.value, request, incoming);
-        return { $case: 'put', value: await operations.put(put, context) };
+    try {
+      handlers.admit(PATH, this.call.metadata);
+      if (incoming.isConditional) throw unsupportedCondition();
+      const context: OperationContext = {
+        deadlineMs: now + (timeoutMs === 0 ? handlers.defaultDeadlineMs : answerBefore(timeoutMs)),
+      };
+      switch (operation?.$case) {
+        case 'put':
+          return operations.put(withId(operation.value, request, incoming), context);
+        case 'get':
+          return operations.get(operation.value, context);
+        case 'delete':
+          return operations.delete(withId(operation.value, request, incoming), context);
+        case undefined:
+          throw new KvError('INVALID_ARGUMENT', 'an operation is empty: give a put, a get or a delete');
       }
-      case 'get':
-        return { $case: 'get', value: await operations.get(operation.value, context) };
-      case 'delete': {
-        const remove = withId(operation.value, request, incoming);
-        return { $case: 'delete', value: await operations.delete(remove, context) };
-      }
-      case undefined:
-        throw new KvError('INVALID_ARGUMENT', 'an operation is empty: give a put, a get or a delete');
+    } catch (error) {
+      return Promise.reject(asKvError(error));
     }
   }
 
