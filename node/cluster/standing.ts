@@ -28,6 +28,8 @@ export class Standing {
   private writing: Promise<void> = Promise.resolve();
   /** Counts losses: a gain that was being written when one came is none. */
   private losses = 0;
+  /** Partitions of the gains that are being written. */
+  private readonly gaining = new Set<readonly number[]>();
 
   constructor(store: Store) {
     this.store = store;
@@ -76,6 +78,7 @@ export class Standing {
     const added = [...partitions].filter((partition) => !this.marks.has(partition));
     if (added.length === 0) return;
     const { losses } = this;
+    this.gaining.add(added);
     await this.inTurn(async () => {
       if (this.losses !== losses) return;
       const next = this.marks.copy();
@@ -86,12 +89,18 @@ export class Standing {
       this.hasBegun = true;
       for (const partition of added) this.marks.add(partition);
       this.changed();
+    }).finally(() => {
+      this.gaining.delete(added);
     });
   }
 
   /** The partitions serve no reads any more; durable when it resolves. */
   async unmark(partitions: Iterable<number>): Promise<void> {
-    const removed = [...partitions].filter((partition) => this.marks.has(partition));
+    // A mark that is being written would come back; what else is gained with it is gained again.
+    const gaining = new Set([...this.gaining].flat());
+    const removed = [...partitions].filter(
+      (partition) => this.marks.has(partition) || gaining.has(partition),
+    );
     if (removed.length === 0) return;
     await this.lose(removed);
   }

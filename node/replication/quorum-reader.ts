@@ -49,11 +49,19 @@ interface Answer extends RemoteRecord {
   readonly replica: Replica;
 }
 
+/** How a read stands when enough replicas have answered. */
+interface ReadState {
+  readonly answers: readonly Answer[];
+  /** Those that have the newest version. */
+  readonly holders: readonly Answer[];
+  /** All that may be asked. */
+  readonly replicas: readonly Replica[];
+}
+
 interface Replica {
   readonly nodeId: string;
   read(key: Buffer): Promise<RemoteRecord>;
-  /** `toldRead`: whether it has told the read of something older. */
-  repair(key: Buffer, found: Found, toldRead: boolean): Promise<void>;
+  repair(key: Buffer, found: Found): Promise<void>;
 }
 
 /**
@@ -76,7 +84,7 @@ export class QuorumReader {
           const requestId = record === undefined ? undefined : onShown(record);
           resolve({ record, horizonMs: horizonMs(key), requestId });
         }),
-      repair: (key, found, toldRead) => repairs.apply([{ key, ...found }], reasonOf(key, found, toldRead)),
+      repair: (key, found) => repairs.apply([{ key, ...found }], reasonOf(key, found)),
     };
   }
 
@@ -94,11 +102,18 @@ export class QuorumReader {
     );
     const asking = new Asking(this.options, read, replicas, settled);
     asking.begin();
-    const answers = await settled.promise.finally(() => asking.end());
+    let answers: readonly Answer[];
+    try {
+      answers = await settled.promise;
+    } finally {
+      asking.end();
+    }
     const newest = newestOf(answers);
     if (newest !== undefined) {
       this.mend(read.key, newest, asking.damaged);
-      await this.writeBack(read, newest, answers, replicas);
+      const { version } = newest.record;
+      const holders = answers.filter(({ record }) => compareVersions(versionOf(record), version) >= 0);
+      if (holders.length < read.required) await this.writeBack(read, newest, { answers, holders, replicas });
     }
     return newest?.record;
   }
@@ -106,7 +121,7 @@ export class QuorumReader {
   /** Replaces damaged copies (PROTOCOL 35); the answer does not depend on it. */
   private mend(key: Buffer, newest: Found, damaged: readonly Replica[]): void {
     for (const replica of damaged) {
-      replica.repair(key, newest, false).then(
+      replica.repair(key, newest).then(
         () => this.options.metrics.count('repaired_records'),
         () => undefined, // The next read of the key tries again.
       );
@@ -117,14 +132,9 @@ export class QuorumReader {
   private async writeBack(
     read: QuorumRead,
     newest: Found,
-    answers: readonly Answer[],
-    replicas: readonly Replica[],
+    { answers, holders, replicas }: ReadState,
   ): Promise<void> {
-    const holders = answers.filter(
-      ({ record }) => compareVersions(versionOf(record), newest.record.version) >= 0,
-    );
     let missing = read.required - holders.length;
-    if (missing <= 0) return;
     const { clock, scheduler, metrics, readHedgeMs } = this.options;
     const asked = new Set(answers.map(({ replica }) => replica));
     const stale = answers.filter((answer) => !holders.includes(answer)).map(({ replica }) => replica);
@@ -142,7 +152,7 @@ export class QuorumReader {
         return;
       }
       open += 1;
-      replica.repair(read.key, newest, stale.includes(replica)).then(
+      replica.repair(read.key, newest).then(
         () => {
           open -= 1;
           missing -= 1;
@@ -226,7 +236,8 @@ class Asking {
       (found) => {
         this.open -= 1;
         this.answers.push({ replica, ...found });
-        if (this.answers.length === this.read.required) this.settled.resolve([...this.answers]);
+        // Whatever comes later is for nobody.
+        if (this.answers.length === this.read.required) this.settled.resolve(this.answers.slice());
       },
       (error: unknown) => {
         this.open -= 1;
@@ -250,14 +261,14 @@ function asReplica({ nodeId, remote }: RemoteReplica): Replica {
   return {
     nodeId,
     read: (key) => remote.read(key),
-    repair: (key, found, toldRead) => remote.repair([{ key, ...found }], reasonOf(key, found, toldRead)),
+    repair: (key, found) => remote.repair([{ key, ...found }], reasonOf(key, found)),
   };
 }
 
 /** A write that is read stands from then on, whatever its coordinator hears of it. */
-function reasonOf(key: Buffer, { record, requestId }: Found, toldRead: boolean): RepairReason {
+function reasonOf(key: Buffer, { record, requestId }: Found): RepairReason {
   const finished = requestId === undefined ? undefined : { requestId, key, version: record.version };
-  return { toldRead, finished };
+  return { forRead: true, finished };
 }
 
 function versionOf(record: StoredRecord | undefined): Version {

@@ -104,7 +104,7 @@ export class RemoteRequests {
     records: readonly SentRecord[],
     {
       finished,
-      toldRead,
+      forRead = false,
       returnedWrites,
     }: RepairReason & { readonly returnedWrites?: readonly NamedWrite[] } = {},
   ): Promise<void> {
@@ -118,7 +118,7 @@ export class RemoteRequests {
           returned: returnedWrites !== undefined,
           returnedWrites: [...(returnedWrites ?? [])],
           finished,
-          toldRead,
+          forRead,
         },
       }),
       (reply) => (reply.$case === 'repairReply' ? reply.value : undefined),

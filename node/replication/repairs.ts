@@ -20,8 +20,8 @@ export interface NamedWrite {
 export interface RepairReason {
   /** The write that it finishes: its retry is done, or it has been read. It stands. */
   readonly finished?: NamedWrite | undefined;
-  /** A quorum read answers with the records, and the recipient has told it of older ones: true; or of nothing: false. */
-  readonly toldRead?: boolean | undefined;
+  /** A quorum read answers with the records once they are here. */
+  readonly forRead?: boolean;
 }
 
 export interface RepairsOptions {
@@ -46,9 +46,12 @@ export class Repairs {
   }
 
   /** Resolves when the records, or newer ones, are durable. */
-  async apply(records: readonly SentRecord[], { finished, toldRead }: RepairReason = {}): Promise<void> {
+  async apply(
+    records: readonly SentRecord[],
+    { finished, forRead = false }: RepairReason = {},
+  ): Promise<void> {
     const { store, index, mayApply, isReadable } = this.options;
-    if (toldRead !== undefined && records.some(({ record }) => index.hasDenied(record.version))) {
+    if (forRead && records.some(({ record }) => index.hasDenied(record.version))) {
       throw new KvError('UNAVAILABLE', 'what was read is being written again; read it again');
     }
     const mutations = records.flatMap(({ key, record, horizonMs }): Mutation[] => {
@@ -61,10 +64,10 @@ export class Repairs {
     const { outcomes, durable } = store.apply(mutations);
     for (const [place, { key, record, requestId }] of mutations.entries()) {
       if (!isReadable(key)) continue;
-      // What this node told the read was from after the write began: nothing newer was here then.
-      if (outcomes[place]?.kind !== 'superseded' || toldRead === true) {
+      if (outcomes[place]?.kind !== 'superseded') {
         if (requestId === undefined) index.noteVersion(record.version);
-      } else if (toldRead === false) {
+      } else if (forRead) {
+        // What is newer may have come before the write began or after the read asked for it.
         index.doubt(record.version);
       }
     }

@@ -126,7 +126,7 @@ export class RequestHandler {
     returned,
     returnedWrites,
     finished,
-    toldRead,
+    forRead,
   }: RepairRequest): Promise<void> {
     const { ownLog, clock, topology, repairs, index, mayApply } = this.options;
     const sent = records.flatMap(({ key, record, horizonMs }) => {
@@ -134,7 +134,7 @@ export class RequestHandler {
       clock.observe(decoded.version);
       return topology.holds(topology.partitionOf(key)) ? [{ key, record: decoded, horizonMs }] : [];
     });
-    if (!returned) return repairs.apply(sent, { finished: finishedWrite(finished), toldRead });
+    if (!returned) return repairs.apply(sent, { finished: finishedWrite(finished), forRead });
     const mutations = sent.flatMap(({ key, record, horizonMs }): Mutation[] => {
       const requestId = returnedWrites.find((write) => write.key.equals(key))?.requestId;
       const mutation = { key, record, own: true, ...(requestId === undefined ? {} : { requestId }) };

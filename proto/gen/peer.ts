@@ -327,13 +327,8 @@ export interface RepairRequest {
   finished:
     | NamedWrite
     | undefined;
-  /**
-   * A read at a quorum answers with the records once they are here: the recipient has told that read of older ones, or
-   * has told it nothing. Absent: no read.
-   */
-  toldRead?:
-    | boolean
-    | undefined;
+  /** A read at a quorum answers with the records once they are here. */
+  forRead: boolean;
   /** The writes that the returned records are of, as far as they have request ids. */
   returnedWrites: NamedWrite[];
 }
@@ -2145,7 +2140,7 @@ export const ReadResult: MessageFns<ReadResult> = {
 };
 
 function createBaseRepairRequest(): RepairRequest {
-  return { id: 0, records: [], returned: false, finished: undefined, toldRead: undefined, returnedWrites: [] };
+  return { id: 0, records: [], returned: false, finished: undefined, forRead: false, returnedWrites: [] };
 }
 
 export const RepairRequest: MessageFns<RepairRequest> = {
@@ -2162,8 +2157,8 @@ export const RepairRequest: MessageFns<RepairRequest> = {
     if (message.finished !== undefined) {
       NamedWrite.encode(message.finished, writer.uint32(34).fork()).join();
     }
-    if (message.toldRead !== undefined) {
-      writer.uint32(40).bool(message.toldRead);
+    if (message.forRead !== false) {
+      writer.uint32(40).bool(message.forRead);
     }
     for (const v of message.returnedWrites) {
       NamedWrite.encode(v!, writer.uint32(50).fork()).join();
@@ -2221,7 +2216,7 @@ export const RepairRequest: MessageFns<RepairRequest> = {
               break;
             }
 
-            message.toldRead = reader.bool();
+            message.forRead = reader.bool();
             continue;
           }
           case 6: {

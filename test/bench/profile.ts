@@ -49,7 +49,13 @@ async function measure(): Promise<void> {
   await using load = new Load({ kind: 'kvcluster', endpoints: cluster.endpoints }, profiled('load'));
   await load.fill({ prefix: 'k', keys: KEYS, valueBytes: 256, inFlight: 256 });
   const measurement = await load.run(
-    work({ keys: KEYS, readShare, inFlight: Number(inFlight), durationMs: DURATION_MS }),
+    work({
+      keys: KEYS,
+      readShare,
+      strongReads: process.argv[5] === 'strong',
+      inFlight: Number(inFlight),
+      durationMs: DURATION_MS,
+    }),
   );
   console.log(`${operation}, ${inFlight} in flight, ${nodes} nodes:`, measurement);
   // In order: a process that is killed writes no profile.

@@ -22,7 +22,7 @@ const repair = (change: object): FrameBody => ({
     records: [{ key, record, horizonMs: 0, ...change }],
     returned: false,
     finished: undefined,
-    toldRead: undefined,
+    forRead: false,
     returnedWrites: [],
   },
 });

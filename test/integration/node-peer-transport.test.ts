@@ -137,7 +137,7 @@ const frame = (id: number, bytes = 1): PeerFrame => ({
       records: [{ key: Buffer.alloc(1), record: Buffer.alloc(bytes), horizonMs: 0 }],
       returned: false,
       finished: undefined,
-      toldRead: undefined,
+      forRead: false,
       returnedWrites: [],
     },
   },

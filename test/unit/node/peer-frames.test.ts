@@ -15,7 +15,7 @@ function frame(bytes: number): PeerFrame {
         records,
         returned: false,
         finished: undefined,
-        toldRead: undefined,
+        forRead: false,
         returnedWrites: [],
       },
     },

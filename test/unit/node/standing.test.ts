@@ -86,5 +86,23 @@ describe('what a volume can be trusted with', () => {
       await restart();
       expect([...standing.readable]).to.deep.equal([]);
     });
+
+    it(`does not come back by a mark that was ${when} when its partition was taken away`, async () => {
+      await mark(2);
+      const marked = standing.markReadable([1, 4]);
+      await reached();
+      await machine.time.run(Promise.all([standing.unmark([4]), marked]));
+      expect(standing.isReadable(4)).to.equal(false);
+      expect(standing.isReadable(2)).to.equal(true);
+      await restart();
+      expect(standing.isReadable(4)).to.equal(false);
+    });
+
+    it(`comes by a mark that was ${when} when another partition was taken away`, async () => {
+      const marked = standing.markReadable([1, 4]);
+      await reached();
+      await machine.time.run(Promise.all([standing.unmark([2]), marked]));
+      expect([...standing.readable]).to.deep.equal([1, 4]);
+    });
   }
 });

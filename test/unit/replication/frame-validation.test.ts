@@ -97,7 +97,7 @@ const SOUND: { readonly [C in Case]: Value<C> } = {
     records: [{ key, record, horizonMs: 0 }],
     returned: false,
     finished: undefined,
-    toldRead: undefined,
+    forRead: false,
     returnedWrites: [],
   },
   repairReply: { id: 1 },

@@ -75,7 +75,7 @@ describe('repairs', () => {
 
   it('leave it open whether a write has stood here that a read found elsewhere, below something newer', async () => {
     await apply([sent(20)]);
-    await apply([sent(10)], { toldRead: false });
+    await apply([sent(10)], { forRead: true });
     expect(kindOf(10)).to.equal('unknown');
     expect(index.hasStood(undefined, KEY, at(10))).to.equal(false);
   });

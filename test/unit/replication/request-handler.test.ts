@@ -78,7 +78,7 @@ describe('what a replica answers to its peers', () => {
         records: [{ key, record: record.bytes, horizonMs: 0 }],
         returned: false,
         finished: undefined,
-        toldRead: undefined,
+        forRead: false,
         returnedWrites: [],
       },
     });
@@ -119,7 +119,7 @@ describe('what a replica answers to its peers', () => {
           records: [{ key, record: record.bytes, horizonMs: 0 }],
           returned: true,
           finished: undefined,
-          toldRead: undefined,
+          forRead: false,
           returnedWrites: [],
         },
       }),
