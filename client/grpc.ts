@@ -54,6 +54,8 @@ export function plaintext(): ChannelCredentials {
 export function channelOptions(settings: ChannelSettings = {}): ClientOptions {
   return {
     'grpc.enable_http_proxy': 0,
+    // Counts that nobody reads.
+    'grpc.enable_channelz': 0,
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.min_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 1000,

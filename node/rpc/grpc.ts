@@ -77,6 +77,8 @@ export class RpcServer {
       'grpc.max_receive_message_length': options.maxMessageBytes,
       'grpc.max_send_message_length': options.maxMessageBytes,
       'grpc.max_concurrent_streams': MAX_CONCURRENT_STREAMS,
+      // Counts that nobody reads.
+      'grpc.enable_channelz': 0,
       'grpc.keepalive_time_ms': KEEPALIVE_MS,
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
       'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,

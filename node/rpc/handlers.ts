@@ -97,18 +97,19 @@ export function unaryHandler<Request, Response>(
 ): (call: ServerUnaryCall<Incoming<Request>, Response>, done: sendUnaryData<Response>) => void {
   return (call, done) => {
     const tracked = track(path, options, call);
-    // An answer to a caller that has gone would be an error of its own.
-    void settle(async () => {
-      options.admit(path, call.metadata);
-      return handle(requestOf(call.request), tracked.context);
-    }).then((result) => {
-      if ('response' in result) {
-        if (tracked.end('OK')) done(null, result.response);
-        return;
-      }
-      const error = reported(path, options, result.error);
+    const fail = (cause: unknown): void => {
+      const error = reported(path, options, cause);
+      // An answer to a caller that has gone would be an error of its own.
       if (tracked.end(error.code)) done(statusOf(error));
-    });
+    };
+    try {
+      options.admit(path, call.metadata);
+      handle(requestOf(call.request), tracked.context).then((response) => {
+        if (tracked.end('OK')) done(null, response);
+      }, fail);
+    } catch (error) {
+      fail(error);
+    }
   };
 }
 
