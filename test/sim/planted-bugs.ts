@@ -34,13 +34,13 @@ export interface PlantedBug {
 }
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
-  { rule: 'mintAgainWhenSuperseded', seed: 20 },
+  { rule: 'mintAgainWhenSuperseded', seed: 23 },
   { rule: 'acknowledgeAfterSync', seed: 2 },
   { rule: 'deleteAlwaysWrites', seed: 2 },
-  { rule: 'renewAfterRollback', seed: 4 },
-  { rule: 'sequencesBehindCeiling', seed: 139 },
+  { rule: 'renewAfterRollback', seed: 7 },
+  { rule: 'sequencesBehindCeiling', seed: 5 },
   { rule: 'fallenOffAcknowledgedNothing', seed: 11 },
-  { rule: 'freezeAfterNewIncarnation', seed: 34 },
+  { rule: 'freezeAfterNewIncarnation', seed: 7 },
   { rule: 'freezeAfterUncleanStart', seed: 73 },
   { rule: 'judgeByHorizon', seed: 7 },
   { rule: 'awaitBarrier', seed: 16 },
