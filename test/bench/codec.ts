@@ -68,9 +68,10 @@ protobuf.util.Long = null as never;
 protobuf.configure();
 const root = await new protobuf.Root().load(join(import.meta.dirname, '../../proto/kvstore.proto'));
 
-/** A message as protobufjs wants it: a oneof is the field itself. */
+/** A message as protobufjs wants it: a oneof is the field itself, and what has its default is absent. */
 function flat(message: object): object {
   return JSON.parse(JSON.stringify(message), (name, found: unknown) => {
+    if (found === 0 || found === false) return undefined;
     if (Array.isArray(found) || typeof found !== 'object' || found === null) return found;
     const { type, data, operation, result, ...rest } = found as {
       type?: string;
@@ -159,4 +160,5 @@ for (const [batch, codecs] of Object.entries(batches)) {
     rows.push([batch, name, median(encode).toFixed(0), median(decode).toFixed(0)]);
   }
 }
-console.log(table(['batch', 'codec', 'encode, ns for each', 'decode, ns for each'], rows));
+for (const line of table(['batch', 'codec', 'encode, ns for each', 'decode, ns for each'], rows))
+  console.log(line);
