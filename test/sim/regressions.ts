@@ -38,7 +38,10 @@ export const REGRESSIONS: readonly Regression[] = [
   { seed: 60583, showed: 'sends a record of a partition that it gave away to a replica that is filled' },
   { seed: 7647, showed: 'has to be filled anew when a new incarnation is interrupted' },
   { seed: 8845, showed: 'serves a volume that was rolled back because its predecessor is still missed' },
-  { seed: 62089, showed: 'writes a retry again because the write came in the place of another, without its request id' },
+  {
+    seed: 62089,
+    showed: 'writes a retry again because the write came in the place of another, without its request id',
+  },
   { seed: 44480, showed: 'calls a retry done on the word of a replica that was none when the write began' },
   { seed: 70555, showed: 'never converges because a clock that is an hour off is not set' },
 ];
