@@ -6,7 +6,7 @@ import { simulate } from './simulate.ts';
 import { Sweep } from './sweep.ts';
 
 /** What CI runs; `npm run test:sim -- --seeds N --from M` runs others. */
-const SEEDS = 300;
+const SEEDS = 380;
 const WORKERS = 2;
 /** Far more than it takes, for a machine that does other things too. */
 const SWEEP_LIMIT_MS = 900_000;
