@@ -103,11 +103,7 @@ async function inSync(kv: KvCluster, node: KvNode): Promise<void> {
 }
 
 /** Of one node, on the average of the three, with no client: background comparisons and all that never stops. */
-async function processorShare(
-  { bench, kv }: ThreeNodes,
-  about: string,
-  settleMs: number,
-): Promise<number> {
+async function processorShare({ bench, kv }: ThreeNodes, about: string, settleMs: number): Promise<number> {
   await delay(settleMs);
   const used = (): number => kv.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
   const before = used();
