@@ -34,15 +34,15 @@ export interface PlantedBug {
 }
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
-  { rule: 'mintAgainWhenSuperseded', seed: 23 },
+  { rule: 'mintAgainWhenSuperseded', seed: 7 },
   { rule: 'acknowledgeAfterSync', seed: 2 },
   { rule: 'deleteAlwaysWrites', seed: 2 },
-  { rule: 'renewAfterRollback', seed: 7 },
-  { rule: 'sequencesBehindCeiling', seed: 5 },
+  { rule: 'renewAfterRollback', seed: 5 },
+  { rule: 'sequencesBehindCeiling', seed: 66 },
   { rule: 'fallenOffAcknowledgedNothing', seed: 11 },
-  { rule: 'freezeAfterNewIncarnation', seed: 7 },
-  { rule: 'freezeAfterUncleanStart', seed: 73 },
-  { rule: 'judgeByHorizon', seed: 7 },
+  { rule: 'freezeAfterNewIncarnation', seed: 59 },
+  { rule: 'freezeAfterUncleanStart', seed: 338 },
+  { rule: 'judgeByHorizon', seed: 2 },
   { rule: 'awaitBarrier', seed: 16 },
   { rule: 'compareWithEnough', seed: 81 },
 ];
