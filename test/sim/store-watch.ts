@@ -153,6 +153,7 @@ export class StoreWatch {
     cursor: LogCursor | undefined,
   ): ApplyResult {
     const { durable } = this;
+    const before = this.removed.length;
     const result = apply(mutations, cursor);
     mutations.forEach((mutation, index) => {
       const outcome = result.outcomes[index];
@@ -163,7 +164,10 @@ export class StoreWatch {
     });
     result.durable.then(
       () => {
+        // Given away while the sync was waited for.
+        const since = new Set(this.removed.slice(before));
         mutations.forEach(({ record, key }, index) => {
+          if (since.has(byteString(key))) return;
           const outcome = result.outcomes[index];
           const version = outcome?.kind === 'superseded' ? outcome.by : record.version;
           raise(durable, byteString(key), version);
