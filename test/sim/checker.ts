@@ -98,6 +98,8 @@ export class Checker {
       );
     }
     if (operation.outcome !== 'ok') return;
+    // It was lost in a power cut and is given back: that is no other version.
+    if (operation.version !== undefined && compareVersions(operation.version, version) === 0) return;
     this.violated(
       'a write is applied once',
       `${name(operation)} was acknowledged at ${formatVersion(operation.version ?? version)}, and later minted at ${formatVersion(version)}`,
